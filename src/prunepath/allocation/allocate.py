@@ -1,0 +1,148 @@
+"""Path and budget in, selection out: the largest prefix of the removal steps that fits.
+
+Costs only fall as steps are made, so the first prefix at or under the budget is found by
+bisection over exactly counted costs; the budget is never exceeded by rounding or estimation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from prunepath.allocation.budget import Budget, describe, metric_value
+from prunepath.allocation.legal import merge_illegal_steps
+from prunepath.allocation.steps import Step, StepOptions, build_steps
+from prunepath.errors import BudgetError
+from prunepath.path import SolutionPath
+from prunepath.structure.axes import BoolArray
+from prunepath.structure.cost import Cost, cost_of
+from prunepath.structure.selection import Selection, everything
+
+__all__ = ["Allocation", "LatencyOf", "allocate"]
+
+LatencyOf = Callable[[Selection], float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Allocation:
+    """A selection and what it costs.
+
+    Args:
+        selection: units kept.
+        budget: what was asked.
+        options: layout, kinds, rounding and floor it was made with.
+        limit: the budget in its base unit.
+        reached: the same metric of the selection; never above `limit`.
+        cost: all counted costs of the selection.
+        dense: all counted costs of the dense model.
+        ratio: fraction of the block parameters removed.
+    """
+
+    selection: Selection
+    budget: Budget
+    options: StepOptions
+    limit: float
+    reached: float
+    cost: Cost
+    dense: Cost
+    ratio: float
+
+    def __str__(self) -> str:
+        metric = self.budget.metric
+        return (
+            f"{self.budget}: {describe(metric, self.reached)} of at most "
+            f"{describe(metric, self.limit)} ({100 * self.ratio:.1f}% of block parameters removed)"
+        )
+
+
+def allocate(
+    path: SolutionPath,
+    budget: Budget,
+    options: StepOptions | None = None,
+    *,
+    latency_of: LatencyOf | None = None,
+) -> Allocation:
+    """The largest model of a path at or under a budget.
+
+    Args:
+        path: a solution path.
+        budget: what may be spent.
+        options: layout, kinds, rounding and floor; the metric is taken from the budget.
+        latency_of: seconds of a selection, needed for latency budgets only; it must not
+            increase when units are removed.
+
+    Returns:
+        The selection with its exact costs.
+
+    Raises:
+        BudgetError: above the dense model, or below the smallest model the path can give.
+
+    Example:
+        >>> path = SolutionPath.from_pretrained("smollm2-path")  # doctest: +SKIP
+        >>> print(allocate(path, Budget.parse("params", "70%")))  # doctest: +SKIP
+        params 70%: 94.14M of at most 94.16M (37.9% of block parameters removed)
+    """
+    options = replace(options or StepOptions(), metric=budget.metric)
+    structure, length = path.structure, options.sequence_length
+
+    def value(selection: Selection) -> float:
+        if budget.metric == "latency":
+            assert latency_of is not None, "a latency budget needs a latency table"
+            return latency_of(selection)
+        return metric_value(cost_of(structure, selection, length), budget.metric, length)
+
+    steps = build_steps(path, options)
+    if options.layout == "uniform":
+        steps = merge_illegal_steps(structure, steps)
+    dense = value(everything(structure))
+    limit = budget.resolve(dense, structure.block_params)
+    selection = _largest_prefix(path, steps, limit, value, budget)
+    dense_cost = cost_of(structure, everything(structure), length)
+    cost = cost_of(structure, selection, length)
+    return Allocation(
+        selection=selection,
+        budget=budget,
+        options=options,
+        limit=limit,
+        reached=value(selection),
+        cost=cost,
+        dense=dense_cost,
+        ratio=(dense_cost.params - cost.params) / structure.block_params,
+    )
+
+
+def _largest_prefix(
+    path: SolutionPath,
+    steps: list[Step],
+    limit: float,
+    value: Callable[[Selection], float],
+    budget: Budget,
+) -> Selection:
+    """The shortest run of removals that fits, by bisection."""
+    low, high = 0, len(steps)
+    if value(_after(path, steps, high)) > limit:
+        smallest = value(_after(path, steps, high))
+        raise BudgetError(
+            f"the budget {budget} allows {describe(budget.metric, limit)}, and the smallest model "
+            f"this path can give has {describe(budget.metric, smallest)}; ask for at least that, "
+            "or lower --floor"
+        )
+    while low < high:
+        middle = (low + high) // 2
+        if value(_after(path, steps, middle)) <= limit:
+            high = middle
+        else:
+            low = middle + 1
+    return _after(path, steps, low)
+
+
+def _after(path: SolutionPath, steps: list[Step], count: int) -> Selection:
+    keep: dict[str, BoolArray] = {
+        group.name: np.ones(group.num_units, dtype=np.bool_) for group in path.structure.groups
+    }
+    for step in steps[:count]:
+        for group, units in step.removed:
+            keep[group.name][units] = False
+    return Selection(keep)

@@ -1,0 +1,183 @@
+"""From a path to removal steps: the atomic moves of an allocation, in the order they are made.
+
+Constraints live here and nowhere else. Lanes that must end equally wide, widths that must be
+multiples of 8, layers that must all look alike: each of them only says which units go *together*.
+What is left is one sequence of steps, and every allocation is a prefix of it; that is why a
+smaller budget always keeps a subset of what a larger one keeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from prunepath.allocation.budget import metric_value
+from prunepath.errors import RequestError
+from prunepath.path import SolutionPath
+from prunepath.structure.axes import IntArray
+from prunepath.structure.cost import unit_cost
+from prunepath.structure.units import Structure, UnitGroup
+
+__all__ = ["LAYOUTS", "Step", "StepOptions", "build_steps", "default_kinds", "positions_per_unit"]
+
+LAYOUTS = ("per-layer", "uniform")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepOptions:
+    """How a path is turned into steps.
+
+    Args:
+        layout: `"per-layer"` (best quality) or `"uniform"` (every layer the same size).
+        kinds: unit kinds that may be cut; empty takes the layout's default.
+        multiple: widths end as multiples of this many channels or coordinates; 1 turns it off.
+        floor: smallest width every group keeps, in channels or coordinates; heads and KV groups
+            keep at least one.
+        metric: what the steps are weighed by when groups are merged.
+        sequence_length: tokens the metric is stated for.
+    """
+
+    layout: str = "per-layer"
+    kinds: tuple[str, ...] = ()
+    multiple: int = 8
+    floor: int = 8
+    metric: str = "params"
+    sequence_length: int = 512
+
+    def __post_init__(self) -> None:
+        if self.layout not in LAYOUTS:
+            raise RequestError(
+                f"unknown layout '{self.layout}'; use 'uniform' (every layer the same size, loads "
+                "everywhere) or 'per-layer' (best quality)"
+            )
+        if self.multiple < 1:
+            raise RequestError(f"multiple is {self.multiple}; widths are multiples of 1 or more")
+        if self.floor < 0:
+            raise RequestError(f"floor is {self.floor}; a width cannot be below 0")
+
+
+@dataclass(frozen=True)
+class Step:
+    """Units that leave together.
+
+    Args:
+        removed: (group, unit indices) pairs.
+        density: damage per unit of cost; steps are made in its ascending order.
+    """
+
+    removed: tuple[tuple[UnitGroup, IntArray], ...]
+    density: float
+
+
+def default_kinds(structure: Structure, layout: str) -> tuple[str, ...]:
+    """Kinds a layout cuts unless told otherwise.
+
+    `per-layer` cuts the finest units (channels and coordinates); `uniform` cuts what the family's
+    own code can run at any size (channels and whole heads), so that its result loads everywhere.
+    """
+    native: dict[str, bool] = {}
+    factors = {place.path: set(place.native) for place in structure.places}
+    for group in structure.groups:
+        native[group.kind] = set(group.unit.names) <= factors[group.place]
+    if layout == "uniform":
+        return tuple(kind for kind, is_native in native.items() if is_native)
+    fine = tuple(kind for kind, is_native in native.items() if not is_native)
+    covered = {g.place for g in structure.groups if g.kind in fine}
+    rest = tuple(
+        kind
+        for kind in native
+        if kind not in fine
+        and all(group.place not in covered for group in structure.of_kind(kind))
+    )
+    return tuple(kind for kind in native if kind in fine + rest)
+
+
+def build_steps(path: SolutionPath, options: StepOptions) -> list[Step]:
+    """All steps of a path, first removed first.
+
+    Raises:
+        RequestError: an unknown kind, or layers too different for the `uniform` layout.
+    """
+    kinds = options.kinds or default_kinds(path.structure, options.layout)
+    for kind in kinds:
+        if kind not in path.structure.kinds:
+            raise RequestError(
+                f"unknown unit kind '{kind}'; this path has {', '.join(path.structure.kinds)}"
+            )
+    sequences: list[list[Step]] = []
+    for kind in kinds:
+        per_layer = [_group_steps(path, g, options) for g in path.structure.of_kind(kind)]
+        if options.layout == "uniform":
+            sequences.append(_across_layers(kind, per_layer))
+        else:
+            sequences.extend(per_layer)
+    return _merge(sequences)
+
+
+def positions_per_unit(structure: Structure, group: UnitGroup) -> int:
+    """Positions of the narrowest tensor axis that one unit owns: 1 for a channel, 2 for a rotary
+    pair, a whole head width for a head."""
+    place = next(p for p in structure.places if p.path == group.place)
+    return min(
+        axis.size // group.num_units
+        for tensor in place.tensors
+        for axis in tensor.axes
+        if axis.covers(group.unit)
+    )
+
+
+def _group_steps(path: SolutionPath, group: UnitGroup, options: StepOptions) -> list[Step]:
+    """One group's steps: equal lanes, widths rounded to the multiple, the floor left standing."""
+    lanes: list[list[int]] = [[] for _ in range(group.num_lanes)]
+    for unit in path.order_in(group):
+        lanes[int(unit) // group.lane_width].append(int(unit))
+    bundles = np.array(lanes, dtype=np.int64).T  # (lane_width, num_lanes): removed row by row
+    positions = positions_per_unit(path.structure, group)
+    size = max(1, options.multiple // positions)
+    floor = -(-options.floor // positions)
+    width = group.lane_width
+    cost = metric_value(
+        unit_cost(path.structure, group, options.sequence_length),
+        options.metric if options.metric != "latency" else "macs",
+        options.sequence_length,
+    )
+    damage = path.damage[group.name]
+    steps = []
+    start, density = 0, -np.inf
+    first = width % size or size
+    while width - start - (first if start == 0 else size) >= floor:
+        stop = start + (first if start == 0 else size)
+        units = bundles[start:stop].reshape(-1)
+        # A group is emptied in its own order, so a step never sorts before an earlier one.
+        density = max(density, float(damage[units].sum()) / (cost * len(units)))
+        steps.append(Step(((group, units),), density))
+        start = stop
+    return steps
+
+
+def _across_layers(kind: str, per_layer: Sequence[list[Step]]) -> list[Step]:
+    """The r-th step of every layer as one step."""
+    counts = {len(steps) for steps in per_layer}
+    if len(counts) > 1:
+        raise RequestError(
+            f"the layout 'uniform' needs every layer to have the same {kind} width, and they "
+            f"differ in this model ({sorted(counts)} steps); use --layout per-layer"
+        )
+    merged = []
+    density = -np.inf
+    for row in zip(*per_layer, strict=True):
+        density = max(density, float(np.mean([step.density for step in row])))
+        merged.append(Step(tuple(pair for step in row for pair in step.removed), density))
+    return merged
+
+
+def _merge(sequences: Iterable[list[Step]]) -> list[Step]:
+    """All sequences as one, by density; ties go to the earlier sequence, so the result is total."""
+    flat = [
+        (step.density, which, place, step)
+        for which, steps in enumerate(sequences)
+        for place, step in enumerate(steps)
+    ]
+    return [step for *_, step in sorted(flat, key=lambda item: item[:3])]

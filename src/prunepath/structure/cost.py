@@ -1,0 +1,131 @@
+"""Exact cost of a selection: parameters, MACs, weight bytes and KV-cache bytes per token.
+
+Everything is counted from the shapes that are left. Costs that are products of two cut axes (a
+head and its coordinates) are therefore right without any correction, and the cost of one unit is
+the difference between two selections.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from prunepath.structure.axes import AxisLayout
+from prunepath.structure.selection import Selection, everything, kept_positions
+from prunepath.structure.units import PlaceInfo, Structure, UnitGroup
+
+__all__ = ["Cost", "cost_of", "place_cost", "unit_cost"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a model, a place or a unit costs.
+
+    Args:
+        params: parameters, tied weights counted once.
+        macs: multiply-accumulates of one forward pass over one sequence.
+        weight_bytes: bytes of the parameters as stored.
+        kv_bytes_per_token: bytes the KV cache grows by per token of one sequence.
+    """
+
+    params: int
+    macs: int
+    weight_bytes: int
+    kv_bytes_per_token: int
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            params=self.params + other.params,
+            macs=self.macs + other.macs,
+            weight_bytes=self.weight_bytes + other.weight_bytes,
+            kv_bytes_per_token=self.kv_bytes_per_token + other.kv_bytes_per_token,
+        )
+
+    def __sub__(self, other: Cost) -> Cost:
+        return Cost(
+            params=self.params - other.params,
+            macs=self.macs - other.macs,
+            weight_bytes=self.weight_bytes - other.weight_bytes,
+            kv_bytes_per_token=self.kv_bytes_per_token - other.kv_bytes_per_token,
+        )
+
+    def memory_bytes(self, tokens: int) -> int:
+        """Weights plus the KV cache of one sequence of `tokens` tokens."""
+        return self.weight_bytes + self.kv_bytes_per_token * tokens
+
+
+def place_cost(
+    structure: Structure, place: PlaceInfo, selection: Selection, sequence_length: int
+) -> Cost:
+    """Cost of one sub-layer under a selection.
+
+    MACs are those of one sequence of `sequence_length` tokens; attention counts the full square
+    of token pairs, as fused kernels and FLOP counters do, not its causal half.
+    """
+    groups = structure.groups_by_place[place.path]
+
+    def kept(layout: AxisLayout) -> int:
+        return int(np.count_nonzero(kept_positions(layout, groups, selection)))
+
+    params = macs = weight_bytes = 0
+    counts: dict[AxisLayout, int] = {}
+    for tensor in place.tensors:
+        numel = 1
+        for axis in tensor.axes:
+            if axis not in counts:
+                counts[axis] = kept(axis)
+            numel *= counts[axis]
+        params += numel
+        weight_bytes += numel * tensor.itemsize
+        macs += numel * tensor.macs_per_token * sequence_length
+    macs += sum(kept(layout) for layout in place.pair_layouts) * sequence_length**2
+    # What is emptied still caches one zero, so that the cache knows how long it is.
+    emptied = bool(place.pair_layouts) and kept(place.pair_layouts[-1]) == 0
+    cached = sum(1 if emptied else max(1, kept(layout)) for layout in place.cache_layouts)
+    return Cost(
+        params=params,
+        macs=macs,
+        weight_bytes=weight_bytes,
+        kv_bytes_per_token=cached * place.cache_itemsize,
+    )
+
+
+def cost_of(structure: Structure, selection: Selection, sequence_length: int = 512) -> Cost:
+    """Cost of the whole model under a selection.
+
+    Args:
+        structure: the dense model's structure.
+        selection: units kept.
+        sequence_length: tokens of the sequence that `macs` is stated for.
+
+    Returns:
+        The cost of the model that `extract` would write.
+    """
+    dense = everything(structure)
+    total = Cost(
+        params=structure.num_params,
+        macs=structure.fixed_macs_per_token * sequence_length,
+        weight_bytes=structure.weight_bytes,
+        kv_bytes_per_token=0,
+    )
+    for place in structure.places:
+        full = place_cost(structure, place, dense, sequence_length)
+        cut = place_cost(structure, place, selection, sequence_length)
+        total += Cost(
+            params=cut.params - full.params,
+            macs=cut.macs,
+            weight_bytes=cut.weight_bytes - full.weight_bytes,
+            kv_bytes_per_token=cut.kv_bytes_per_token,
+        )
+    return total
+
+
+def unit_cost(structure: Structure, group: UnitGroup, sequence_length: int = 512) -> Cost:
+    """Cost of one unit of a group in the dense model (what removing it alone saves)."""
+    place = next(p for p in structure.places if p.path == group.place)
+    dense = Selection({})
+    one = dense.without([(group, np.array([0]))])
+    return place_cost(structure, place, dense, sequence_length) - place_cost(
+        structure, place, one, sequence_length
+    )

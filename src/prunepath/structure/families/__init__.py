@@ -1,0 +1,32 @@
+"""Name tables, one family a file. A family holds data only; see `table.py` for the words."""
+
+from __future__ import annotations
+
+from prunepath.registry import Registry
+from prunepath.structure.families.table import Family, Kind, Place
+
+__all__ = ["FAMILIES", "Family", "Kind", "Place", "family_for", "register_family"]
+
+FAMILIES: Registry[Family] = Registry("family", "prunepath.families")
+FAMILIES.register("llama", "prunepath.structure.families.llama:LLAMA")
+
+
+def register_family(family: Family) -> None:
+    """Add a family of your own; it is found by its `model_types` from then on.
+
+    Args:
+        family: the table; see `prunepath.structure.families.llama` for a complete one.
+
+    Raises:
+        RequestError: a family of that name exists.
+    """
+    FAMILIES.register(family.name, family)
+
+
+def family_for(model_type: str) -> Family | None:
+    """The family that covers a `config.model_type`, or None."""
+    for name in FAMILIES:
+        family = FAMILIES[name]
+        if model_type in family.model_types:
+            return family
+    return None

@@ -1,0 +1,119 @@
+"""Gates: one multiplicative scalar per unit, put on activations by hooks.
+
+Gate 0 equals physical removal and gate 1 is bit-equal to no gate at all. Weights are frozen while
+gates are on, so a backward pass allocates no weight gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunepath.structure.selection import Selection
+from prunepath.structure.units import GateSite, Structure, UnitGroup
+
+__all__ = ["at_site", "frozen", "gated", "gates_of", "new_gates", "owner_index"]
+
+Edit = Callable[[Tensor], Tensor]
+
+
+def new_gates(
+    structure: Structure, *, dtype: torch.dtype = torch.float32, device: str = "cpu"
+) -> dict[str, Tensor]:
+    """Gates at 1 that require gradients, by group name; shape (num_units,) each."""
+    return {
+        group.name: torch.ones(group.num_units, dtype=dtype, device=device, requires_grad=True)
+        for group in structure.groups
+    }
+
+
+def gates_of(selection: Selection, structure: Structure) -> dict[str, Tensor]:
+    """Gates at 0 and 1 that stand for a selection; groups kept whole get none."""
+    return {
+        group.name: torch.from_numpy(selection.of(group)).to(torch.float32)
+        for group in structure.groups
+        if not selection.of(group).all()
+    }
+
+
+def owner_index(group: UnitGroup) -> Tensor:
+    """Unit of every position at the gate site; int64, shape (positions,)."""
+    return torch.from_numpy(group.gate.layout.owner(group.unit).copy())
+
+
+@contextmanager
+def gated(model: nn.Module, structure: Structure, gates: Mapping[str, Tensor]) -> Iterator[None]:
+    """Run the model with gates on; hooks and nothing else, removed on leaving.
+
+    Args:
+        model: the dense model.
+        structure: its structure.
+        gates: group name -> scalars, shape (num_units,).
+
+    Example:
+        >>> with gated(model, structure, gates):  # doctest: +SKIP
+        ...     logits = model(ids).logits
+    """
+    by_site: dict[tuple[str, str], list[tuple[Tensor, Tensor]]] = {}
+    sites: dict[tuple[str, str], GateSite] = {}
+    for name, gate in gates.items():
+        group = structure.groups_by_name[name]
+        key = (group.gate.module, group.gate.side)
+        sites[key] = group.gate
+        by_site.setdefault(key, []).append((gate, owner_index(group)))
+    with ExitStack() as stack:
+        for key, pairs in by_site.items():
+            stack.enter_context(at_site(model, sites[key], _multiplier(pairs)))
+        yield
+
+
+def _multiplier(pairs: list[tuple[Tensor, Tensor]]) -> Edit:
+    def multiply(activation: Tensor) -> Tensor:
+        for gate, index in pairs:
+            scale = gate[index.to(gate.device)]
+            activation = activation * scale.to(activation.device, activation.dtype)
+        return activation
+
+    return multiply
+
+
+@contextmanager
+def at_site(model: nn.Module, site: GateSite, edit: Edit) -> Iterator[None]:
+    """Replace the activation at a gate site by `edit(activation)` while inside."""
+    module = model.get_submodule(site.module)
+
+    def on_input(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (edit(args[0]), *args[1:])
+
+    def on_output(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> Tensor:
+        return edit(output)
+
+    if site.side == "input":
+        handle = module.register_forward_pre_hook(on_input)
+    else:
+        handle = module.register_forward_hook(on_output)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode with no parameter requiring gradients; both are restored on leaving."""
+    flags = {name: p.requires_grad for name, p in model.named_parameters()}
+    training = {name: module.training for name, module in model.named_modules()}
+    model.eval()
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(flags[name])
+        for name, module in model.named_modules():
+            module.training = training[name]
