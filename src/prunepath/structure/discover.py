@@ -24,7 +24,7 @@ from prunepath.structure.units import (
     UnitGroup,
 )
 
-__all__ = ["discover", "factor_sizes"]
+__all__ = ["dense_sizes", "discover", "factor_sizes"]
 
 
 def discover(model: nn.Module) -> Structure:
@@ -41,7 +41,7 @@ def discover(model: nn.Module) -> Structure:
     """
     config: Any = getattr(model, "config", None)
     model_type = str(getattr(config, "model_type", type(model).__name__))
-    base_type = str(getattr(config, "prunepath_base_type", model_type))
+    base_type = str(getattr(config, "base_model_type", model_type))
     family = family_for(base_type)
     if family is None:
         known = ", ".join(t for name in FAMILIES for t in FAMILIES[name].model_types)
@@ -80,11 +80,16 @@ def discover(model: nn.Module) -> Structure:
 
 def factor_sizes(family: Family, config: Any, layer: int) -> dict[str, int]:
     """Sizes of all factors in one layer, from the config or from a cut model's own record."""
-    sizes = {name: _evaluate(text, config) for name, text in family.sizes.items()}
+    sizes = dense_sizes(family, config)
     record = getattr(config, "prunepath", None)
     if record:
         sizes.update({k: int(v) for k, v in record["layers"][layer].items()})
     return sizes
+
+
+def dense_sizes(family: Family, config: Any) -> dict[str, int]:
+    """Sizes of all factors before any cut, from the config's own fields."""
+    return {name: _evaluate(text, config) for name, text in family.sizes.items()}
 
 
 def _evaluate(text: str, config: Any) -> int:
@@ -151,9 +156,7 @@ def _place(
             for text, width in zip(texts, widths, strict=True)
         )
         tensors.append(
-            TensorInfo(
-                name=f"{path}.{name}.weight", axes=axes, macs_per_token=1, itemsize=itemsize
-            )
+            TensorInfo(name=f"{path}.{name}.weight", axes=axes, macs_per_token=1, itemsize=itemsize)
         )
         if linear.bias is not None:
             tensors.append(
@@ -237,7 +240,9 @@ def _assemble(
         weight_bytes=sum(p.numel() * p.element_size() for p in parameters.values()),
         fixed_macs_per_token=fixed_macs,
         config_sizes=dict(family.config_sizes),
-        legal_sizes=legal_sizes(model.config, family.config_sizes, factor_sizes(family, model.config, 0)),
+        legal_sizes=legal_sizes(
+            model.config, family.config_sizes, factor_sizes(family, model.config, 0)
+        ),
     )
 
 

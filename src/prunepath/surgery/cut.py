@@ -17,6 +17,7 @@ from torch import nn
 
 from prunepath.structure.selection import Selection, kept_positions, place_sizes
 from prunepath.structure.units import PlaceInfo, Structure
+from prunepath.surgery.reshape import RECORD_VERSION
 from prunepath.surgery.runtime import adapt_place_
 
 __all__ = ["cut", "cut_", "layer_sizes", "slice_linear_"]
@@ -108,7 +109,8 @@ def record_sizes_(model: nn.Module, structure: Structure, sizes: list[dict[str, 
         for factor in layer
         if factor not in native
     )
-    if uniform and not foreign and _is_legal(structure, sizes[0]):
+    recorded = bool(getattr(config, "prunepath", None))  # cut before: its own fields are dense
+    if uniform and not foreign and not recorded and _is_legal(structure, sizes[0]):
         if getattr(config, "head_dim", 0) is None:
             config.head_dim = config.hidden_size // config.num_attention_heads
         for field, factors in structure.config_sizes.items():
@@ -117,7 +119,12 @@ def record_sizes_(model: nn.Module, structure: Structure, sizes: list[dict[str, 
                 value *= sizes[0][factor]
             setattr(config, field, value)
         return
-    config.prunepath = {"format_version": 1, "family": structure.family, "layers": sizes}
+    config.prunepath = {
+        "format_version": RECORD_VERSION,
+        "family": structure.family,
+        "base_model_type": structure.model_type,
+        "layers": sizes,
+    }
 
 
 def _is_legal(structure: Structure, sizes: Mapping[str, int]) -> bool:

@@ -37,7 +37,7 @@ class RotaryAttention(nn.Module):
         self.num_key_value_groups = sizes["rep"]  # the name attention kernels look for
         self.num_pairs = sizes["pair"]
         self.value_width = sizes["value"]
-        self.dense_pairs = dense["pair"]
+        self.dense_pairs: int = getattr(source, "dense_pairs", dense["pair"])
         self.scaling: float = source.scaling  # of the dense head width: logits must not change
         self.attention_dropout: float = source.attention_dropout
         self.sliding_window: int | None = getattr(source, "sliding_window", None)
@@ -49,6 +49,7 @@ class RotaryAttention(nn.Module):
         shape = (self.num_kv_groups, self.num_pairs)
         device = next(module.parameters()).device
         self.register_buffer("rotary_pairs", torch.zeros(shape, dtype=torch.int64, device=device))
+        self._before: Tensor | None = getattr(source, "rotary_pairs", None)  # cut a second time
 
     @classmethod
     def take_over(
@@ -59,7 +60,12 @@ class RotaryAttention(nn.Module):
 
     def set_kept_(self, kept: Mapping[str, IntArray]) -> None:
         """Store the rotary pairs each KV group keeps."""
-        self.rotary_pairs.copy_(torch.from_numpy(kept["pair"]))
+        pairs = torch.from_numpy(kept["pair"])
+        if self._before is not None:
+            lanes = torch.from_numpy(kept["kv"])
+            pairs = self._before.cpu()[lanes].gather(1, pairs)
+            self._before = None
+        self.rotary_pairs.copy_(pairs)
 
     def forward(
         self,

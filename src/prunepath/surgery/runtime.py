@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
-import torch
 from torch import nn
 
 from prunepath.registry import Registry
@@ -25,7 +24,9 @@ class Runtime(Protocol):
     """A module that runs sizes the family's own code cannot."""
 
     @classmethod
-    def take_over(cls, module: nn.Module, dense: Mapping[str, int], sizes: Mapping[str, int]) -> nn.Module:
+    def take_over(
+        cls, module: nn.Module, dense: Mapping[str, int], sizes: Mapping[str, int]
+    ) -> nn.Module:
         """Build the module from the sub-layer it replaces, whose tensors are already cut."""
         ...
 
@@ -79,7 +80,8 @@ def install_(
 
 
 def kept_by_lane(groups: Sequence[UnitGroup], selection: Selection) -> dict[str, IntArray]:
-    """For every tied factor, the values each surviving lane keeps, shape (lanes, size)."""
+    """What is left of every factor: of a tied one, the values each surviving lane keeps, shape
+    (lanes, size); of the lanes themselves, their indices."""
     lanes_left: dict[str, IntArray] = {}
     for group in groups:
         if not group.tied:
@@ -93,9 +95,4 @@ def kept_by_lane(groups: Sequence[UnitGroup], selection: Selection) -> dict[str,
             rows = [np.flatnonzero(mask[lane]) for lane in lanes]
             width = int(mask[0].sum())
             kept[factor] = np.array(rows, dtype=np.int64).reshape(len(rows), width)
-    return kept
-
-
-def as_buffer(indices: IntArray) -> torch.Tensor:
-    """Indices as a tensor that is saved with the model."""
-    return torch.from_numpy(np.ascontiguousarray(indices))
+    return {**lanes_left, **kept}

@@ -47,7 +47,11 @@ LLAMA = Family(
     ),
     kinds=(
         Kind(
-            name="ffn_channel", place="mlp", unit="ffn", gate="down_proj.input", consumer="down_proj"
+            name="ffn_channel",
+            place="mlp",
+            unit="ffn",
+            gate="down_proj.input",
+            consumer="down_proj",
         ),
         Kind(
             name="qk_coordinate", place="self_attn", unit="kv pair", tied="kv", gate="q_proj.output"
@@ -68,9 +72,7 @@ LLAMA = Family(
             gate="o_proj.input",
             consumer="o_proj",
         ),
-        Kind(
-            name="kv_group", place="self_attn", unit="kv", gate="o_proj.input", consumer="o_proj"
-        ),
+        Kind(name="kv_group", place="self_attn", unit="kv", gate="o_proj.input", consumer="o_proj"),
     ),
     config_sizes={
         "num_key_value_heads": ("kv",),
