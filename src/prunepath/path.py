@@ -159,9 +159,7 @@ class SolutionPath:
         api.create_repo(repo_id, private=private, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:
             file = self.save_pretrained(folder)
-            commit = api.upload_file(
-                path_or_fileobj=file, path_in_repo=PATH_FILE, repo_id=repo_id
-            )
+            commit = api.upload_file(path_or_fileobj=file, path_in_repo=PATH_FILE, repo_id=repo_id)
         return str(commit.commit_url)
 
     def check_weights(self, fingerprint: str, model_id: str) -> None:
@@ -197,9 +195,7 @@ class SolutionPath:
 _KEYS = ("damage", "entry_time", "rank")
 
 
-def _split(
-    flat: NDArray[Any], structure: Structure, sizes: list[int]
-) -> dict[str, NDArray[Any]]:
+def _split(flat: NDArray[Any], structure: Structure, sizes: list[int]) -> dict[str, NDArray[Any]]:
     if flat.shape != (sum(sizes),):
         raise ValueError(f"{flat.shape} values for {sum(sizes)} units")
     parts = np.split(flat, np.cumsum(sizes)[:-1])

@@ -88,8 +88,7 @@ def default_kinds(structure: Structure, layout: str) -> tuple[str, ...]:
     rest = tuple(
         kind
         for kind in native
-        if kind not in fine
-        and all(group.place not in covered for group in structure.of_kind(kind))
+        if kind not in fine and all(group.place not in covered for group in structure.of_kind(kind))
     )
     return tuple(kind for kind in native if kind in fine + rest)
 

@@ -1,0 +1,199 @@
+"""Text -> windows of tokens, the one form in which every other room takes data.
+
+Windows are consecutive and do not overlap, cut from one long row of tokens, as perplexity is
+usually measured. Only as much text is read and tokenised as the windows need.
+
+Shapes: N windows, W tokens per window.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from prunepath.data.sources import TextInput, TextSource, open_texts
+from prunepath.errors import DataError, RequestError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["TokenWindows", "token_windows"]
+
+# First guess at characters per token, above what English (about 4.5) and code need, so that one
+# reading usually suffices. Texts with longer tokens are read on.
+_CHARS_PER_TOKEN = 6
+# A prefix of a text gives the tokens of the whole text except near its end, where a word, or with
+# some vocabularies a few words, may be cut. Tokens this close to the end of a prefix are not used.
+_MARGIN_TOKENS = 64
+
+
+@dataclass(frozen=True, eq=False)
+class TokenWindows:
+    """Consecutive windows of token ids, with what is needed to name and to recognise them.
+
+    Args:
+        ids: token ids (N, W), int64, on the CPU.
+        description: where they come from, in words.
+        fingerprint: SHA-256 over shape and ids, in hex.
+        tokens_read: how many tokens were available: all of the source if it was read to its end,
+            else those of the prefix that was enough.
+    """
+
+    ids: Tensor
+    description: str
+    fingerprint: str
+    tokens_read: int
+
+    @property
+    def num_windows(self) -> int:
+        """Number of windows N."""
+        return int(self.ids.shape[0])
+
+    @property
+    def window(self) -> int:
+        """Tokens per window W."""
+        return int(self.ids.shape[1])
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens in all windows, N x W."""
+        return self.ids.numel()
+
+    def __len__(self) -> int:
+        return self.num_windows
+
+    def batches(self, batch_size: int) -> Iterator[Tensor]:
+        """The windows in batches.
+
+        Args:
+            batch_size: windows per batch; the last batch may be smaller.
+
+        Yields:
+            Token ids (B, W).
+        """
+        for start in range(0, self.num_windows, batch_size):
+            yield self.ids[start : start + batch_size]
+
+    def part(self, start: int, stop: int) -> TokenWindows:
+        """Some of the windows, for example to hold a few out.
+
+        Args:
+            start: first window.
+            stop: one past the last window.
+
+        Returns:
+            Windows with their own fingerprint.
+
+        Raises:
+            RequestError: the range is empty or reaches beyond the windows there are.
+        """
+        if not 0 <= start < stop <= self.num_windows:
+            raise RequestError(
+                f"windows {start} to {stop} were asked for, but there are {self.num_windows}; "
+                "give a range within them"
+            )
+        ids = self.ids[start:stop]
+        description = f"{self.description}, windows {start} to {stop - 1} of those"
+        return TokenWindows(ids, description, _fingerprint(ids), self.tokens_read)
+
+
+def token_windows(
+    source: TextInput | TextSource,
+    tokenizer: Any,
+    *,
+    window: int = 512,
+    count: int | None = None,
+    skip: int = 0,
+    field: str = "text",
+    split: str | None = None,
+    clean: Callable[[str], str] | None = None,
+) -> TokenWindows:
+    """Cut a text into consecutive windows of tokens.
+
+    The text is tokenised as one whole, with the special tokens the tokenizer adds to one text by
+    default. Where `count` is given, only a prefix of the text is read, generous enough that its
+    tokens equal those of the whole text.
+
+    Args:
+        source: a text source, or anything `open_texts` takes.
+        tokenizer: a tokenizer of transformers.
+        window: tokens per window W.
+        count: how many windows; None takes all there are.
+        skip: how many windows to pass over first.
+        field: which field of an object holds the text.
+        split: split of a dataset id or of the packaged text.
+        clean: applied to the text before it is tokenised, `clean_wikitext` for example.
+
+    Returns:
+        `count` windows.
+
+    Raises:
+        DataError: the text is too short, or cannot be read (see `open_texts`).
+        RequestError: a number is out of range.
+    """
+    if window < 2:
+        raise RequestError(f"window={window} was asked for; use at least 2 tokens per window")
+    if skip < 0 or (count is not None and count < 1):
+        raise RequestError(
+            f"count={count} and skip={skip} were asked for; use count >= 1 and skip >= 0"
+        )
+    text = (
+        source if isinstance(source, TextSource) else open_texts(source, field=field, split=split)
+    )
+    needed = None if count is None else (skip + count) * window
+    ids = _tokens(text, tokenizer, needed, clean)
+    num_windows = len(ids) // window - skip if count is None else count
+    if num_windows < 1 or len(ids) < (skip + num_windows) * window:
+        wanted = f"{'all' if count is None else count} windows of {window} tokens"
+        after = f" after {skip} skipped ones" if skip else ""
+        raise DataError(
+            f"{wanted}{after} need at least {needed or (skip + 1) * window} tokens, but "
+            f"{text.description} has only {len(ids)}; give more text, or ask for fewer or "
+            "shorter windows"
+        )
+    rows = ids[skip * window : (skip + num_windows) * window].reshape(num_windows, window).clone()
+    description = f"{text.description}, {num_windows} x {window} tokens"
+    if skip:
+        description += f" after the first {skip * window}"
+    return TokenWindows(rows, description, _fingerprint(rows), len(ids))
+
+
+def _tokens(
+    text: TextSource, tokenizer: Any, needed: int | None, clean: Callable[[str], str] | None
+) -> Tensor:
+    """Token ids (T,) of the whole text, or of a prefix with at least `needed` reliable ones."""
+    import torch
+
+    pieces = iter(text)
+    read: list[str] = []
+    num_chars = 0
+    goal_chars = None if needed is None else needed * _CHARS_PER_TOKEN
+    while True:
+        exhausted = True
+        for piece in pieces:
+            # A piece may be a whole book: keep what the goal needs, and the rest for another turn.
+            read.append(piece)
+            num_chars += len(piece)
+            if goal_chars is not None and num_chars >= goal_chars:
+                exhausted = False
+                break
+        whole = "".join(read)
+        prefix = whole if goal_chars is None else whole[:goal_chars]
+        exhausted = exhausted and len(prefix) == len(whole)
+        prefix = prefix if clean is None else clean(prefix)
+        # verbose=False: the tokenizer would warn that a book is longer than the model's context.
+        ids = tokenizer(prefix, return_tensors="pt", verbose=False)["input_ids"][0].to(torch.int64)
+        if exhausted or needed is None:
+            return torch.as_tensor(ids)
+        if len(ids) >= needed + _MARGIN_TOKENS:
+            return torch.as_tensor(ids[: len(ids) - _MARGIN_TOKENS])
+        goal_chars = 2 * (goal_chars or 1)
+
+
+def _fingerprint(ids: Tensor) -> str:
+    """SHA-256 over the shape and the ids as little-endian int64."""
+    digest = hashlib.sha256(f"{tuple(ids.shape)}".encode())
+    digest.update(ids.contiguous().numpy().astype("<i8").tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,152 @@
+"""The table of sizes: for a terminal, for a README, and for a spreadsheet.
+
+Columns in which nothing was measured are left out. The terminal and Markdown tables hold numbers
+as people read them; CSV holds them in full.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING
+
+from prunepath.humanize import format_bytes, format_count, format_number
+from prunepath.report.rows import SizeRow
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["csv_table", "markdown_table", "rich_table"]
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A heading, how to write a cell, and which side it leans to."""
+
+    heading: str
+    cell: Callable[[SizeRow], str]
+    left: bool = False
+
+
+_COLUMNS = (
+    _Column("size", lambda row: row.name, left=True),
+    _Column("ratio", lambda row: f"{row.ratio:.2f}"),
+    _Column("parameters", lambda row: format_count(row.params)),
+    _Column("MACs", lambda row: format_count(row.macs)),
+    _Column("weights", lambda row: format_bytes(row.weight_bytes)),
+    _Column("KV cache/token", lambda row: format_bytes(row.kv_bytes_per_token)),
+    _Column("perplexity", lambda row: _measured(row.perplexity, format_number)),
+    _Column("prefill tok/s", lambda row: _measured(row.prefill_tokens_per_second, format_rate)),
+    _Column("decode tok/s", lambda row: _measured(row.decode_tokens_per_second, format_rate)),
+    _Column("note", lambda row: row.note, left=True),
+)
+
+
+def format_rate(tokens_per_second: float) -> str:
+    """Tokens per second: one decimal below 100, whole numbers above.
+
+    Args:
+        tokens_per_second: a measured speed.
+
+    Returns:
+        The number, with thousands separators.
+
+    Example:
+        >>> format_rate(23.456), format_rate(1834.2)
+        ('23.5', '1,834')
+    """
+    return f"{tokens_per_second:,.{1 if tokens_per_second < 100 else 0}f}"
+
+
+def markdown_table(rows: Sequence[SizeRow]) -> str:
+    """The table in Markdown, numbers to the right.
+
+    Args:
+        rows: one per size.
+
+    Returns:
+        Lines joined by newlines, without one at the end.
+
+    Example:
+        >>> row = SizeRow(name="dense", ratio=0, params=134_515_008, macs=0, weight_bytes=0,
+        ...               kv_bytes_per_token=0, perplexity=28.594)
+        >>> print(markdown_table([row]).splitlines()[0])
+        | size  | ratio | parameters | MACs | weights | KV cache/token | perplexity |
+    """
+    columns = _used(rows)
+    cells = [[column.heading for column in columns]]
+    cells += [[_escaped(column.cell(row)) for column in columns] for row in rows]
+    widths = [max(len(line[index]) for line in cells) for index in range(len(columns))]
+    lines = [
+        _line(
+            text.ljust(width) if column.left else text.rjust(width)
+            for text, width, column in zip(line, widths, columns, strict=True)
+        )
+        for line in cells
+    ]
+    rule = _line(
+        "-" * width if column.left else "-" * (width - 1) + ":"
+        for width, column in zip(widths, columns, strict=True)
+    )
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def rich_table(rows: Sequence[SizeRow], *, title: str | None = None) -> Table:
+    """The table for a terminal.
+
+    Args:
+        rows: one per size.
+        title: shown above it.
+
+    Returns:
+        A table of rich, to be printed with a rich console.
+    """
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    columns = _used(rows)
+    for column in columns:
+        table.add_column(
+            column.heading, justify="left" if column.left else "right", no_wrap=not column.left
+        )
+    for row in rows:
+        # Text, not str: a name with brackets is not markup.
+        table.add_row(*(Text(column.cell(row)) for column in columns))
+    return table
+
+
+def csv_table(rows: Sequence[SizeRow]) -> str:
+    """The table as comma-separated values with full numbers; what was not measured is empty.
+
+    Args:
+        rows: one per size.
+
+    Returns:
+        A header of field names and one line per row, each ended by a newline.
+    """
+    text = io.StringIO()
+    names = [field.name for field in fields(SizeRow)]
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in rows)
+    return text.getvalue()
+
+
+def _used(rows: Sequence[SizeRow]) -> list[_Column]:
+    return [column for column in _COLUMNS if not rows or any(column.cell(row) for row in rows)]
+
+
+def _measured(value: float | None, write: Callable[[float], str]) -> str:
+    return "" if value is None else write(value)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

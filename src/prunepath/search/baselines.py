@@ -1,0 +1,105 @@
+"""Baselines behind the same interface: diagonal Fisher, magnitude, first-order Taylor, random."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from prunepath.search.method import FloatArray, Method, Ranking, SearchContext
+from prunepath.statistics.collect import Wanted
+from prunepath.structure.units import UnitGroup
+
+__all__ = ["DiagonalFisher", "Magnitude", "Random", "Taylor"]
+
+
+class DiagonalFisher(Method):
+    """Half the mean squared gate gradient: the second-order damage of removing a unit alone.
+
+    F_j / 2 with F_j the mean over tokens of (dL/dm_j)^2 (Kwon et al. 2022, with tokens instead of
+    sequences as samples).
+    """
+
+    name = "fisher"
+    summary = "mean squared gate gradient, each unit by itself"
+
+    def wanted(self) -> Wanted:
+        return Wanted(gradients=True, moments=True, output_gradients=False)
+
+    def rank(self, context: SearchContext) -> Ranking:
+        sums = context.statistics
+        return Ranking(
+            damage={
+                group.name: sums.fisher[group.name].double().cpu().numpy() / (2 * sums.tokens)
+                for group in context.structure.groups
+            }
+        )
+
+
+class Taylor(Method):
+    """First-order Taylor: mean absolute gate gradient of a window of the task loss.
+
+    |dL/dm_j| at m = 1 is |<w_j, dL/dw_j>| (Molchanov et al. 2017). Against the divergence from
+    the dense model the expected gradient is zero, so the task loss is the default objective here.
+    """
+
+    name = "taylor"
+    summary = "mean absolute gate gradient of the task loss"
+    default_objective = "task"
+
+    def wanted(self) -> Wanted:
+        return Wanted(gradients=True, moments=True, output_gradients=False)
+
+    def rank(self, context: SearchContext) -> Ranking:
+        sums = context.statistics
+        return Ranking(
+            damage={
+                group.name: sums.gradient_windows[group.name].double().cpu().numpy() / sums.tokens
+                for group in context.structure.groups
+            }
+        )
+
+
+class Magnitude(Method):
+    """Product of the norms of all weights a unit owns, one factor per tensor."""
+
+    name = "magnitude"
+    summary = "product of weight norms; no data"
+
+    def rank(self, context: SearchContext) -> Ranking:
+        return Ranking(
+            damage={group.name: _norms(context, group) for group in context.structure.groups}
+        )
+
+
+def _norms(context: SearchContext, group: UnitGroup) -> FloatArray:
+    place = next(p for p in context.structure.places if p.path == group.place)
+    log_product = np.zeros(group.num_units)
+    num_factors = 0
+    for tensor in place.tensors:
+        for dim, axis in enumerate(tensor.axes):
+            if not axis.covers(group.unit) or not tensor.macs_per_token:
+                continue
+            weight = context.weight(tensor.name).double()
+            squares = weight.square().sum(dim=tuple(d for d in range(weight.dim()) if d != dim))
+            owner = torch.from_numpy(axis.owner(group.unit).copy())
+            norms = torch.zeros(group.num_units, dtype=torch.float64)
+            norms.index_add_(0, owner, squares.cpu())
+            log_product += 0.5 * np.log(np.maximum(norms.numpy(), 1e-300))
+            num_factors += 1
+    return np.asarray(np.exp(2 * log_product / max(1, num_factors)), dtype=np.float64)
+
+
+class Random(Method):
+    """A random order from the seed: what any method has to beat."""
+
+    name = "random"
+    summary = "a seeded random order"
+
+    def rank(self, context: SearchContext) -> Ranking:
+        generator = np.random.default_rng(context.seed)
+        return Ranking(
+            damage={
+                group.name: generator.random(group.num_units) + 1e-9
+                for group in context.structure.groups
+            }
+        )

@@ -1,0 +1,175 @@
+"""What a search method is: statistics in, damage per unit out. Methods never name an architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunepath.errors import NumericsError, RequestError
+from prunepath.registry import Registry
+from prunepath.statistics.collect import Wanted
+from prunepath.structure.cost import unit_cost
+from prunepath.structure.units import Structure
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from prunepath.progress import Progress
+    from prunepath.statistics.sums import Statistics
+
+__all__ = ["METHODS", "Method", "MethodConfig", "Ranking", "SearchContext", "total_order"]
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodConfig:
+    """Settings of a method; subclasses add fields with `metadata={"help": ...}`."""
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> MethodConfig:
+        """Build from keyword settings.
+
+        Raises:
+            RequestError: a setting the method does not have.
+        """
+        known = {item.name for item in fields(cls)}
+        for name in settings:
+            if name not in known:
+                raise RequestError(
+                    f"this method has no setting '{name}'; it has "
+                    f"{', '.join(sorted(known)) or 'none'}"
+                )
+        return cls(**settings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchContext:
+    """Everything a method may look at.
+
+    Args:
+        model: the dense model, frozen; to be read, never written.
+        structure: its structure.
+        statistics: sums of the calibration pass.
+        ids: calibration token ids (windows, window), for methods that run the model themselves.
+        objective: `"kl"` or `"task"`.
+        seed: seed of every random draw.
+        state_folder: where a long method may keep its state to resume from; None: nowhere.
+        progress: who listens.
+    """
+
+    model: nn.Module
+    structure: Structure
+    statistics: Statistics
+    ids: Tensor
+    objective: str = "kl"
+    seed: int = 0
+    state_folder: Path | None = None
+    progress: Progress | None = None
+
+    def weight(self, name: str) -> Tensor:
+        """A parameter by its full name, detached."""
+        return self.model.get_parameter(name).detach()
+
+    def generator(self, offset: int = 0) -> torch.Generator:
+        """A generator seeded from the search's seed and an offset."""
+        import torch
+
+        return torch.Generator().manual_seed(self.seed * 1_000_003 + offset)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranking:
+    """What a method finds out.
+
+    Args:
+        damage: group -> estimated loss increase (nats per token, or the method's own unit) when
+            a unit is removed at its place in the order, (units,).
+        entry_time: group -> selection time, small matters most, (units,); None where the method
+            has no times of its own and the order by damage per parameter stands for them.
+        extra: anything worth keeping in the path's header; JSON-ready.
+    """
+
+    damage: Mapping[str, FloatArray]
+    entry_time: Mapping[str, FloatArray] | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Method:
+    """A search method; subclass, set the class attributes and implement `rank`."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    Config: ClassVar[type[MethodConfig]] = MethodConfig
+    default_objective: ClassVar[str] = "kl"
+
+    def __init__(self, config: MethodConfig | None = None) -> None:
+        self.config: Any = config if config is not None else self.Config()
+
+    def wanted(self) -> Wanted:
+        """Statistics it needs. Second moments are always formed: the refit wants them."""
+        return Wanted(gradients=False, moments=True, output_gradients=False)
+
+    def rank(self, context: SearchContext) -> Ranking:
+        """Score all units."""
+        raise NotImplementedError
+
+
+METHODS: Registry[type[Method]] = Registry("method", "prunepath.methods")
+for _name, _target in {
+    "spp": "prunepath.search.spp:Spp",
+    "fisher": "prunepath.search.baselines:DiagonalFisher",
+    "magnitude": "prunepath.search.baselines:Magnitude",
+    "taylor": "prunepath.search.baselines:Taylor",
+    "random": "prunepath.search.baselines:Random",
+}.items():
+    METHODS.register(_name, _target)
+
+
+def total_order(structure: Structure, ranking: Ranking) -> dict[str, Any]:
+    """Damage, entry times and ranks of all units, with every tie broken the same way each time.
+
+    Without times of its own a method's units enter by damage per parameter: the reciprocal is
+    the entry time, so that small still matters most.
+
+    Returns:
+        `{"damage", "entry_time", "rank"}`, each group name -> (units,).
+
+    Raises:
+        NumericsError: a score is NaN.
+    """
+    names = [group.name for group in structure.groups]
+    damage: dict[str, FloatArray] = {}
+    times: dict[str, FloatArray] = {}
+    for group in structure.groups:
+        values = np.asarray(ranking.damage[group.name], dtype=np.float64)
+        if np.isnan(values).any():
+            raise NumericsError(
+                f"unit {int(np.isnan(values).argmax())} of '{group.name}' has the score NaN; the "
+                "statistics hold NaN, so check weights and calibration data"
+            )
+        damage[group.name] = values
+        if ranking.entry_time is not None:
+            times[group.name] = np.asarray(ranking.entry_time[group.name], dtype=np.float64)
+        else:
+            density = values / unit_cost(structure, group).params
+            times[group.name] = 1.0 / np.maximum(density, np.finfo(np.float64).tiny)
+    flat_time = np.concatenate([times[name] for name in names])
+    flat_damage = np.concatenate([damage[name] for name in names])
+    place = np.arange(len(flat_time))
+    order = np.lexsort((place, -flat_damage, flat_time))  # most important first
+    ranks = np.empty(len(order), dtype=np.int64)
+    ranks[order] = place
+    splits = np.cumsum([group.num_units for group in structure.groups])[:-1]
+    rank = dict(zip(names, np.split(ranks, splits), strict=True))
+    return {"damage": damage, "entry_time": times, "rank": rank}

@@ -1,0 +1,187 @@
+"""One pass over calibration data: forward, one backward per window, sums of everything asked for.
+
+Weights are frozen. Activations at gate sites and consumers are read by hooks; the gradient of a
+gate is the activation times its gradient, summed over the positions the unit owns, so no gate has
+to be multiplied in and no weight gradient is ever allocated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunepath.errors import NumericsError
+from prunepath.statistics.objective import LogitGradient
+from prunepath.statistics.sums import Statistics, second_moment
+from prunepath.structure.gates import at_site, owner_index
+from prunepath.structure.units import Structure, UnitGroup
+
+__all__ = ["BLOCK_LIMIT", "Wanted", "add_window_", "estimate_bytes", "recording"]
+
+BLOCK_LIMIT = 512
+"""Groups with more units than this get no full block of gate gradients."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which sums to form.
+
+    Args:
+        gradients: gate gradients: fisher, its small blocks, first-order sums.
+        moments: second moments of consumer inputs.
+        output_gradients: second moments of consumer output gradients.
+    """
+
+    gradients: bool = True
+    moments: bool = True
+    output_gradients: bool = True
+
+    @property
+    def backward(self) -> bool:
+        """Whether a backward pass is needed at all."""
+        return self.gradients or self.output_gradients
+
+
+@contextmanager
+def recording(
+    model: nn.Module, structure: Structure, wanted: Wanted, sums: Statistics
+) -> Iterator[None]:
+    """Hooks that add to `sums` whenever the model runs, forward and backward, inside the block.
+
+    Args:
+        model: the dense model, frozen.
+        structure: its structure.
+        wanted: which sums to form.
+        sums: added to.
+    """
+    sites: dict[tuple[str, str], list[UnitGroup]] = {}
+    for group in structure.groups:
+        sites.setdefault((group.gate.module, group.gate.side), []).append(group)
+    consumers = dict.fromkeys(group.consumer for group in structure.groups if group.consumer)
+    with ExitStack() as stack:
+        if wanted.gradients:
+            for groups in sites.values():
+                stack.enter_context(
+                    at_site(model, groups[0].gate, _GradientReader(groups, sums).read)
+                )
+        for name in consumers:
+            module = model.get_submodule(name)
+            if wanted.moments:
+                handle = module.register_forward_pre_hook(_moment_hook(name, sums))
+                stack.callback(handle.remove)
+            if wanted.output_gradients:
+                handle = module.register_forward_hook(_output_hook(name, sums))
+                stack.callback(handle.remove)
+        yield
+
+
+class _GradientReader:
+    """Reads gate gradients of all groups that share one site."""
+
+    def __init__(self, groups: list[UnitGroup], sums: Statistics) -> None:
+        self._groups = groups
+        self._sums = sums
+        self._owners = [
+            None if group.num_units == group.gate.layout.size else owner_index(group)
+            for group in groups
+        ]
+
+    def read(self, activation: Tensor) -> Tensor:
+        if not activation.requires_grad:  # nothing before the first site needs gradients
+            activation = activation.detach().requires_grad_()
+        value = activation.detach()
+
+        def on_gradient(gradient: Tensor) -> None:
+            self._add(value, gradient)
+
+        activation.register_hook(on_gradient)
+        return activation
+
+    def _add(self, activation: Tensor, gradient: Tensor) -> None:
+        contribution = (activation * gradient).float()  # (B, T, positions)
+        for group, owner in zip(self._groups, self._owners, strict=True):
+            units = contribution
+            if owner is not None:
+                owner = owner.to(contribution.device)
+                units = contribution.new_zeros((*contribution.shape[:-1], group.num_units))
+                units = units.index_add(-1, owner, contribution)
+            flat = units.reshape(-1, group.num_units)
+            self._sums.add_("fisher", group.name, flat.square().sum(0))
+            self._sums.add_("gradient", group.name, flat.sum(0))
+            self._sums.add_("gradient_windows", group.name, units.sum(1).abs().sum(0))
+            if group.num_units <= BLOCK_LIMIT:
+                self._sums.add_("fisher_blocks", group.name, second_moment(flat))
+
+
+def _moment_hook(name: str, sums: Statistics) -> Any:
+    def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
+        rows = args[0].detach()
+        sums.add_("moments", name, second_moment(rows))
+        sums.add_("inputs", name, rows.reshape(-1, rows.shape[-1]).float().sum(0))
+
+    return hook
+
+
+def _output_hook(name: str, sums: Statistics) -> Any:
+    def hook(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> None:
+        if output.requires_grad:
+            output.register_hook(
+                lambda gradient: sums.add_("output_gradients", name, second_moment(gradient))
+            )
+
+    return hook
+
+
+def add_window_(
+    model: nn.Module,
+    ids: Tensor,
+    gradient_of: LogitGradient,
+    generator: torch.Generator,
+    wanted: Wanted,
+    sums: Statistics,
+    index: int,
+) -> None:
+    """Run one batch of windows inside `recording` and count it.
+
+    Args:
+        model: the dense model, frozen, inside `recording`.
+        ids: token ids (B, T).
+        gradient_of: the objective.
+        generator: source of label draws; seed it by window to make a pass resumable.
+        wanted: whether a backward pass is needed.
+        sums: the same object `recording` adds to.
+        index: number of the batch, for messages.
+
+    Raises:
+        NumericsError: the logits are not finite.
+    """
+    device = next(model.parameters()).device
+    with torch.set_grad_enabled(wanted.backward):
+        logits = model(input_ids=ids.to(device), use_cache=False).logits
+    if wanted.backward:
+        try:
+            gradient = gradient_of(logits, ids.to(device), generator)
+        except NumericsError as error:
+            raise NumericsError(f"calibration window {index}: {error}") from None
+        logits.backward(gradient.to(logits.dtype))
+    sums.tokens += ids.numel()
+    sums.windows += ids.shape[0]
+
+
+def estimate_bytes(structure: Structure, wanted: Wanted) -> int:
+    """Bytes the sums of a full pass take, for a check before it starts."""
+    total = 0
+    seen = set()
+    for group in structure.groups:
+        if wanted.gradients:
+            total += 12 * group.num_units
+            total += 4 * group.num_units**2 if group.num_units <= BLOCK_LIMIT else 0
+        if wanted.moments and group.consumer and group.consumer not in seen:
+            seen.add(group.consumer)
+            total += 4 * group.gate.layout.size**2
+    return total

@@ -1,0 +1,135 @@
+"""What one pass over calibration data measures: sums and a count, so that shards merge by adding.
+
+Everything is kept as plain sums over tokens. Means are formed where they are used, in float64.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from prunepath.errors import PathFileError
+
+__all__ = ["STATISTICS_FILE", "Statistics"]
+
+STATISTICS_FILE = "statistics.safetensors"
+
+
+@dataclass
+class Statistics:
+    """Sums over calibration tokens.
+
+    Args:
+        tokens: how many tokens were summed over.
+        windows: how many windows they came in.
+        fisher: group -> sum over tokens of squared gate gradients, (units,).
+        fisher_blocks: group -> sum over tokens of outer products of gate gradients,
+            (units, units); only for groups small enough.
+        gradient: group -> sum over tokens of gate gradients, (units,).
+        gradient_windows: group -> sum over windows of the absolute window gradient, (units,).
+        inputs: consumer -> sum of its inputs, (in,).
+        moments: consumer -> sum of outer products of its inputs, (in, in).
+        output_gradients: consumer -> sum of outer products of its output gradients, (out, out).
+    """
+
+    tokens: int = 0
+    windows: int = 0
+    fisher: dict[str, Tensor] = field(default_factory=dict)
+    fisher_blocks: dict[str, Tensor] = field(default_factory=dict)
+    gradient: dict[str, Tensor] = field(default_factory=dict)
+    gradient_windows: dict[str, Tensor] = field(default_factory=dict)
+    inputs: dict[str, Tensor] = field(default_factory=dict)
+    moments: dict[str, Tensor] = field(default_factory=dict)
+    output_gradients: dict[str, Tensor] = field(default_factory=dict)
+
+    def add_(self, table: str, key: str, value: Tensor) -> None:
+        """Add to one sum, on the device the sum lives on."""
+        sums: dict[str, Tensor] = getattr(self, table)
+        if key in sums:
+            sums[key] += value.to(sums[key].device)
+        else:
+            sums[key] = value.detach().clone()
+
+    def merge_(self, other: Statistics) -> None:
+        """Add the sums of another shard."""
+        self.tokens += other.tokens
+        self.windows += other.windows
+        for table, key, value in other.items():
+            self.add_(table, key, value)
+
+    def items(self) -> Iterator[tuple[str, str, Tensor]]:
+        """All sums as (table, key, tensor), in a fixed order."""
+        for table in _TABLES:
+            sums: Mapping[str, Tensor] = getattr(self, table)
+            for key in sorted(sums):
+                yield table, key, sums[key]
+
+    def only(self, keep: Callable[[str], bool]) -> Statistics:
+        """The same statistics with some tables left out."""
+        smaller = Statistics(tokens=self.tokens, windows=self.windows)
+        for table, key, value in self.items():
+            if keep(table):
+                getattr(smaller, table)[key] = value
+        return smaller
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all sums."""
+        return sum(value.numel() * value.element_size() for _, _, value in self.items())
+
+    def save(self, file: Path, **header: str) -> None:
+        """Write all sums to one safetensors file, atomically."""
+        from safetensors.torch import save_file
+
+        from prunepath.files import atomic_write
+
+        tensors = {f"{table}/{key}": value.contiguous() for table, key, value in self.items()}
+        counts = {"tokens": self.tokens, "windows": self.windows, **header}
+        with atomic_write(file) as beside:
+            save_file(tensors, beside, metadata={"prunepath": json.dumps(counts)})
+
+    @classmethod
+    def load(cls, file: Path) -> tuple[Statistics, dict[str, str]]:
+        """Read `save`'s file back; returns the statistics and the extra header entries.
+
+        Raises:
+            PathFileError: missing, truncated or not such a file.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(file, framework="pt") as handle:
+                header = json.loads((handle.metadata() or {})["prunepath"])
+                found = cls(tokens=int(header.pop("tokens")), windows=int(header.pop("windows")))
+                for name in handle.keys():  # noqa: SIM118 - not a mapping
+                    table, _, key = name.partition("/")
+                    getattr(found, table)[key] = handle.get_tensor(name)
+        except (SafetensorError, OSError, KeyError, AttributeError, ValueError) as error:
+            raise PathFileError(
+                f"the statistics file {file} cannot be read ({error}); it is missing or damaged, "
+                "so search again, or extract with --refit none"
+            ) from None
+        return found, header
+
+
+_TABLES = (
+    "fisher",
+    "fisher_blocks",
+    "gradient",
+    "gradient_windows",
+    "inputs",
+    "moments",
+    "output_gradients",
+)
+
+
+def second_moment(rows: Tensor) -> Tensor:
+    """Sum of outer products of the rows of (..., n), at least in float32; shape (n, n)."""
+    flat = rows.reshape(-1, rows.shape[-1])
+    flat = flat.to(torch.promote_types(flat.dtype, torch.float32))
+    return flat.T @ flat
