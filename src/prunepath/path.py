@@ -84,6 +84,12 @@ class SolutionPath:
     rank: Mapping[str, NDArray[np.int64]]
     provenance: Provenance
 
+    def __post_init__(self) -> None:
+        # What the file holds: a path in memory equals the same path read back.
+        for field_name, dtype in (("damage", np.float32), ("entry_time", np.float32)):
+            values = {k: np.asarray(v, dtype=dtype) for k, v in getattr(self, field_name).items()}
+            object.__setattr__(self, field_name, values)
+
     @cached_property
     def removal_order(self) -> list[tuple[str, int]]:
         """All units, (group name, unit index), first removed first."""
@@ -105,7 +111,6 @@ class SolutionPath:
         header = self._header()
         header["checksum"] = _checksum(tensors, header)
         target = Path(folder) / PATH_FILE
-        target.parent.mkdir(parents=True, exist_ok=True)
         blob = save(tensors, metadata={"prunepath": json.dumps(header, sort_keys=True)})
         with atomic_write(target) as handle:
             handle.write_bytes(blob)
@@ -125,22 +130,22 @@ class SolutionPath:
         file = _locate(source, hub)
         header, tensors = _read(file)
         try:
-            claimed = header.pop("checksum")
-            actual = _checksum(tensors, header)
+            if header.pop("checksum") != _checksum(tensors, header):
+                raise PathFileError(
+                    f"the path file {file} does not match its own checksum; it was damaged or "
+                    "edited, so search again or fetch it anew"
+                )
             structure = structure_from_dict(header["structure"])
             provenance = Provenance(**header["provenance"])
             sizes = [group.num_units for group in structure.groups]
             split = {key: _split(tensors[key], structure, sizes) for key in _KEYS}
-        except (KeyError, TypeError, ValueError) as error:
+        except PathFileError:
+            raise
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise PathFileError(
                 f"the path file {file} is not readable as a solution path ({error}); it was "
                 "damaged or edited, so search again or fetch it anew"
             ) from None
-        if claimed != actual:
-            raise PathFileError(
-                f"the path file {file} does not match its own checksum; it was damaged or edited, "
-                "so search again or fetch it anew"
-            )
         return cls(
             structure=structure,
             damage=split["damage"],
@@ -179,8 +184,8 @@ class SolutionPath:
     def _tensors(self) -> dict[str, NDArray[Any]]:
         names = [group.name for group in self.structure.groups]
         return {
-            "damage": np.concatenate([self.damage[n] for n in names]).astype(np.float64),
-            "entry_time": np.concatenate([self.entry_time[n] for n in names]).astype(np.float64),
+            "damage": np.concatenate([self.damage[n] for n in names]),
+            "entry_time": np.concatenate([self.entry_time[n] for n in names]),
             "rank": np.concatenate([self.rank[n] for n in names]).astype(np.int32),
         }
 
@@ -205,6 +210,7 @@ def _split(flat: NDArray[Any], structure: Structure, sizes: list[int]) -> dict[s
 def _checksum(tensors: Mapping[str, NDArray[Any]], header: Mapping[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for key in sorted(tensors):
+        digest.update(f"{key}{tensors[key].dtype.str}{tensors[key].shape}".encode())
         digest.update(np.ascontiguousarray(tensors[key]).tobytes())
     return digest.hexdigest()
 

@@ -10,11 +10,12 @@ from safetensors import safe_open
 from torch.utils.flop_counter import FlopCounterMode
 
 from prunepath.structure.cost import Cost, cost_of, unit_cost
+from prunepath.structure.discover import discover
 from prunepath.structure.selection import everything
 from prunepath.surgery.cut import cut
+from tests.conformance.cases import TOKENS, every_case, every_family, smaller
 from tests.conformance.families import FAMILIES, dense, random_tokens, structure_of
 from tests.conformance.selections import select
-from tests.conformance.test_exactness import TOKENS, every_case, every_family, smaller
 
 
 def counted(family: str, kind: str, name: str) -> Cost:
@@ -73,8 +74,6 @@ def test_unit_cost_is_what_cutting_one_unit_saves(family: str) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_bytes_follow_the_stored_type(dtype: torch.dtype) -> None:
-    from prunepath.structure.discover import discover
-
     family = next(iter(FAMILIES))
     model = FAMILIES[family]().to(dtype)
     structure = discover(model)

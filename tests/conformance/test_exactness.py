@@ -5,7 +5,6 @@ The rows come from `FAMILIES` and `SELECTIONS`; a new family or case joins there
 
 from __future__ import annotations
 
-from itertools import product
 from typing import Any
 
 import pytest
@@ -15,32 +14,20 @@ from torch import Tensor
 from prunepath.structure.gates import gated, gates_of, new_gates
 from prunepath.structure.selection import Selection, everything
 from prunepath.surgery.cut import cut
-from tests.conformance.families import FAMILIES, dense, random_tokens, structure_of, unit_kinds
-from tests.conformance.selections import SELECTIONS, select
+from tests.conformance.cases import TOKENS, every_case, every_family, smaller
+from tests.conformance.families import dense, random_tokens, structure_of, unit_kinds
+from tests.conformance.selections import select
 
 TOLERANCE = 1e-5
-TOKENS = 20  # more than twice the sliding window
 LEFT_PADDING = (0, 5, 13)
 
-CASES = [
-    pytest.param(family, kind, name, id=f"{family}-{kind}-{name}".replace(" ", "_"))
-    for family in FAMILIES
-    for kind, name in product(unit_kinds(family), SELECTIONS)
-]
-every_case = pytest.mark.parametrize(("family", "kind", "name"), CASES)
 every_attention = pytest.mark.parametrize("attention", ["sdpa", "eager"])
-every_family = pytest.mark.parametrize("family", FAMILIES)
 
 
 @pytest.fixture(autouse=True)
 def _no_gradients() -> Any:
     with torch.no_grad():
         yield
-
-
-def smaller(family: str, kind: str, name: str, attention: str = "sdpa") -> Any:
-    structure = structure_of(family)
-    return cut(dense(family, attention), structure, select(structure, kind, name))
 
 
 def left_padded_mask() -> Tensor:

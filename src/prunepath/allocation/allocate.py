@@ -126,8 +126,8 @@ def _largest_prefix(
         smallest = value(_after(path, steps, high))
         raise BudgetError(
             f"the budget {budget} allows {describe(budget.metric, limit)}, and the smallest model "
-            f"this path can give has {describe(budget.metric, smallest)}; ask for at least that, "
-            "or lower --floor"
+            f"this path can give has {describe(budget.metric, smallest, towards='up')}; ask for at "
+            "least that, or lower --floor"
         )
     while low < high:
         middle = (low + high) // 2

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from prunepath.errors import BudgetError
 from prunepath.structure.cost import Cost
@@ -74,12 +77,13 @@ class Budget:
                 )
             return cls(metric=metric, fraction=number / 100)
         scales = _SCALES[metric]
-        if unit not in scales:
+        if unit not in scales and unit:
             units = ", ".join(u for u in scales if u)
             raise BudgetError(f"--{metric} {text} has an unknown unit; use % or one of {units}")
-        if not unit and number < 1000:
+        if not unit and ("" not in scales or number < 1000):
+            usual = {"memory": "MB", "latency": "ms"}.get(metric, "M")
             raise BudgetError(
-                f"--{metric} {text} has no unit; did you mean {match[1]}% or {match[1]}M? "
+                f"--{metric} {text} has no unit; did you mean {match[1]}% or {match[1]}{usual}? "
                 f"Write for example {example}"
             )
         if number <= 0:
@@ -118,8 +122,8 @@ class Budget:
         if self.limit > dense:
             raise BudgetError(
                 f"the budget {self.metric} {describe(self.metric, self.limit)} is above the dense "
-                f"model, which has {describe(self.metric, dense)}; ask for less, nothing needs "
-                "to be cut"
+                f"model, which has {describe(self.metric, dense, towards='down')}; ask for less, "
+                "nothing needs to be cut"
             )
         return self.limit
 
@@ -143,10 +147,28 @@ def metric_value(cost: Cost, metric: str, sequence_length: int) -> float:
     raise BudgetError(f"'{metric}' is not counted from shapes")
 
 
-def describe(metric: str, value: float) -> str:
-    """A value with its unit, three significant digits."""
+def describe(
+    metric: str, value: float, *, towards: Literal["nearest", "up", "down"] = "nearest"
+) -> str:
+    """A value with its unit, four significant digits.
+
+    Args:
+        metric: whose unit.
+        value: in the base unit.
+        towards: `"up"` for a number that is asked for again, so that rounding cannot make it too
+            small, and `"down"` for one that may not be exceeded.
+    """
+    if value <= 0:
+        return f"{value:g}"
+    step = 10.0 ** (math.floor(math.log10(value)) - 3)
+    ways: dict[str, Callable[[float], int]] = {
+        "nearest": round,
+        "up": math.ceil,
+        "down": math.floor,
+    }
+    value = ways[towards](value / step) * step
     if metric == "latency":
-        return f"{value * 1e3:.3g} ms"
+        return f"{value * 1e3:.4g} ms"
     unit = "B" if metric == "memory" else ""
     for scale, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= scale:

@@ -150,7 +150,7 @@ def _group_steps(path: SolutionPath, group: UnitGroup, options: StepOptions) -> 
         stop = start + (first if start == 0 else size)
         units = bundles[start:stop].reshape(-1)
         # A group is emptied in its own order, so a step never sorts before an earlier one.
-        density = max(density, float(damage[units].sum()) / (cost * len(units)))
+        density = max(density, float(damage[units].sum(dtype=np.float64)) / (cost * len(units)))
         steps.append(Step(((group, units),), density))
         start = stop
     return steps

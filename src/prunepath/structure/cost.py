@@ -80,8 +80,10 @@ def place_cost(
         weight_bytes += numel * tensor.itemsize
         macs += numel * tensor.macs_per_token * sequence_length
     macs += sum(kept(layout) for layout in place.pair_layouts) * sequence_length**2
-    # What is emptied still caches one zero, so that the cache knows how long it is.
+    # What is emptied computes nothing, whatever is left beside it, and still caches one zero, so
+    # that the cache knows how long it is.
     emptied = bool(place.pair_layouts) and kept(place.pair_layouts[-1]) == 0
+    macs = 0 if emptied else macs
     cached = sum(1 if emptied else max(1, kept(layout)) for layout in place.cache_layouts)
     return Cost(
         params=params,

@@ -111,7 +111,7 @@ def record_sizes_(model: nn.Module, structure: Structure, sizes: list[dict[str, 
     )
     recorded = bool(getattr(config, "prunepath", None))  # cut before: its own fields are dense
     if uniform and not foreign and not recorded and _is_legal(structure, sizes[0]):
-        if getattr(config, "head_dim", 0) is None:
+        if getattr(config, "head_dim", None) is None:  # derived from the head count, which changes
             config.head_dim = config.hidden_size // config.num_attention_heads
         for field, factors in structure.config_sizes.items():
             value = 1

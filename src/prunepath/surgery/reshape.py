@@ -57,7 +57,9 @@ def reshape_(model: nn.Module, config: Any, record: Mapping[str, Any]) -> None:
                 runtime=table.runtime,
                 attributes=table.attributes,
             )
-            factors = {n for texts in table.linears.values() for text in texts for n in text.split()}
+            factors = {
+                n for texts in table.linears.values() for text in texts for n in text.split()
+            }
             install_(
                 model,
                 place,
@@ -66,9 +68,7 @@ def reshape_(model: nn.Module, config: Any, record: Mapping[str, Any]) -> None:
             )
 
 
-def _resize_(
-    model: nn.Module, name: str, texts: tuple[str, str], sizes: Mapping[str, int]
-) -> None:
+def _resize_(model: nn.Module, name: str, texts: tuple[str, str], sizes: Mapping[str, int]) -> None:
     old = model.get_submodule(name)
     assert isinstance(old, nn.Linear)
     out_features, in_features = (

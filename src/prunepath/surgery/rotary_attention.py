@@ -29,7 +29,7 @@ class RotaryAttention(nn.Module):
     rotary_pairs: Tensor
 
     def __init__(self, module: nn.Module, dense: Mapping[str, int], sizes: Mapping[str, int]):
-        super().__init__()
+        nn.Module.__init__(self)  # not that of the class `take_over` mixes in
         source: Any = module
         self.config = source.config
         self.layer_idx: int = source.layer_idx
@@ -40,7 +40,9 @@ class RotaryAttention(nn.Module):
         self.dense_pairs: int = getattr(source, "dense_pairs", dense["pair"])
         self.scaling: float = source.scaling  # of the dense head width: logits must not change
         self.attention_dropout: float = source.attention_dropout
-        self.sliding_window: int | None = getattr(source, "sliding_window", None)
+        self.sliding_window: int | None = getattr(
+            source, "sliding_window", getattr(source.config, "sliding_window", None)
+        )
         self.is_causal = True
         self.q_proj: nn.Module = source.q_proj
         self.k_proj: nn.Module = source.k_proj
@@ -56,7 +58,10 @@ class RotaryAttention(nn.Module):
         cls, module: nn.Module, dense: Mapping[str, int], sizes: Mapping[str, int]
     ) -> RotaryAttention:
         """Build from the attention it replaces, whose projections are already cut."""
-        return cls(module, dense, sizes)
+        # An instance of the replaced class too: transformers finds attention modules by class.
+        bases = (type(module),) if isinstance(module, cls) else (cls, type(module))
+        made: type[RotaryAttention] = type(cls.__name__, bases, {"__module__": __name__})
+        return made(module, dense, sizes)
 
     def set_kept_(self, kept: Mapping[str, IntArray]) -> None:
         """Store the rotary pairs each KV group keeps."""

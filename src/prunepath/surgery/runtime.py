@@ -68,10 +68,11 @@ def install_(
     module = model.get_submodule(place.path)
     foreign = any(sizes[name] != dense[name] for name in dense if name not in place.native)
     emptied = bool(place.runtime) and any(size == 0 for size in sizes.values())
+    ours = bool(place.runtime) and isinstance(module, RUNTIMES[place.runtime])  # cut before
     for attribute, factor in place.attributes.items():
         if hasattr(module, attribute):
             setattr(module, attribute, sizes[factor])
-    if not (foreign or emptied):
+    if not (foreign or emptied or ours):
         return None
     replacement = RUNTIMES[place.runtime].take_over(module, dense, sizes)
     parent, _, name = place.path.rpartition(".")
