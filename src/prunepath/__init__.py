@@ -12,7 +12,21 @@ from typing import Any
 __version__ = "0.1.0"
 
 # Public name -> module that defines it. The one list of what users may import from `prunepath`.
-_PUBLIC: dict[str, str] = {}
+_PUBLIC: dict[str, str] = {
+    "Budget": "prunepath.allocation.budget",
+    "Family": "prunepath.structure.families",
+    "Kind": "prunepath.structure.families",
+    "Place": "prunepath.structure.families",
+    "PrunepathError": "prunepath.errors",
+    "SolutionPath": "prunepath.path",
+    "curve": "prunepath.api.curve",
+    "evaluate": "prunepath.api.evaluate",
+    "extract": "prunepath.api.extract",
+    "inspect": "prunepath.api.inspect",
+    "load": "prunepath.checkpoint.load",
+    "register_family": "prunepath.structure.families",
+    "search": "prunepath.api.search",
+}
 
 __all__ = ["__version__", *sorted(_PUBLIC)]
 
@@ -27,3 +41,13 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_PUBLIC})
+
+
+def _meet_transformers() -> None:
+    """Cut models load through the Auto classes once this package is imported."""
+    from prunepath.checkpoint.hook import register_when_imported
+
+    register_when_imported()
+
+
+_meet_transformers()

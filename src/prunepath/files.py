@@ -18,7 +18,7 @@ from pathlib import Path
 from prunepath.errors import DiskError
 from prunepath.humanize import format_bytes
 
-__all__ = ["atomic_directory", "atomic_write", "disk_errors", "require_space"]
+__all__ = ["atomic_directory", "atomic_write", "disk_errors", "refuse_used", "require_space"]
 
 # What the operating system says -> what it means and what to do about it.
 _ADVICE = {
@@ -165,6 +165,15 @@ def require_space(path: str | os.PathLike[str], required_bytes: int) -> None:
             f"writing {path} needs {format_bytes(required_bytes)}, but only "
             f"{format_bytes(free_bytes)} are free there; free some space or choose another place"
         )
+
+
+def refuse_used(target: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Fail before an expensive step when its folder could not be written in the end.
+
+    Raises:
+        DiskError: the target holds files and `overwrite` is False, or is a file.
+    """
+    _refuse_used(Path(target), Path(target).resolve(), overwrite)
 
 
 def _refuse_used(target: Path, place: Path, overwrite: bool) -> None:

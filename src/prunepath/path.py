@@ -71,6 +71,7 @@ class SolutionPath:
         entry_time: group name -> selection time; small enters first and matters most.
         rank: group name -> place in the total order over all groups; 0 matters most, no ties.
         provenance: how it was made.
+        folder: where it was read from or written to; statistics for the refit lie there.
 
     Example:
         >>> path = SolutionPath.from_pretrained("smollm2-path")  # doctest: +SKIP
@@ -83,6 +84,7 @@ class SolutionPath:
     entry_time: Mapping[str, FloatArray]
     rank: Mapping[str, NDArray[np.int64]]
     provenance: Provenance
+    folder: Path | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         # What the file holds: a path in memory equals the same path read back.
@@ -152,6 +154,7 @@ class SolutionPath:
             entry_time=split["entry_time"],
             rank={name: ranks.astype(np.int64) for name, ranks in split["rank"].items()},
             provenance=provenance,
+            folder=file.parent,
         )
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:

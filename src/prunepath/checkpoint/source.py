@@ -45,7 +45,8 @@ def open_model(
 
     Args:
         source: Hub id, folder, `.gguf` file, or a model object (taken as it is).
-        tokenizer: a tokenizer object, or where to find one; by default beside the model.
+        tokenizer: a tokenizer object, or where to find one; by default beside the model; False
+            opens none.
         dtype: `"auto"` keeps the stored type; GGUF files are read as float32.
         device: where to put the model; by default where it is.
         trust_remote_code: run code that comes with the model.
@@ -89,7 +90,7 @@ def open_model(
             "a folder with config.json and safetensors, or a GGUF file"
         ) from None
     _clear_quantization_marks_(model)
-    found = _tokenizer(tokenizer if tokenizer is not None else where, options)
+    found = _tokenizer(where if tokenizer is None else tokenizer or None, options)
     return OpenedModel(_placed(model, device), found, str(source))
 
 

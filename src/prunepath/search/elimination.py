@@ -1,16 +1,21 @@
 """Backward elimination on a quadratic model of the loss, with and without repair of the rest.
 
 Both functions empty one group in rounds and record when each unit leaves and what that costs in
-nats per token, made non-decreasing so that the order of a group is monotone.
+nats per token. The record is made strictly increasing along a lane, so that the damage alone tells
+the order of a group.
 
 - `eliminate_with_refit`: units are columns of a linear map that is repaired after every removal.
   With input second moment H and output-gradient second moment G, removing the columns u costs
       s_u = 1/2 tr(W_u^T G W_u (H^-1_uu)^-1)
   (K-FAC optimal brain surgery) and the rest moves by W <- W - W_u (H^-1_uu)^-1 H^-1_u:.
   The update is linear in W, so it is applied to G^(1/2) W and no product with G is ever repeated.
-- `eliminate`: nothing can be repaired; the cost is F_j / 2 + sum of B_jk over what is already out.
+- `eliminate`: nothing can be repaired; the cost is B_jj / 2 + sum of B_jk over what is already out.
 
-Shapes: O outputs, I inputs, U units, C columns per unit, L lanes that lose units together.
+Both can start with units already out: those keep the damage they are given. That is how an order is
+continued with statistics of a model that was cut and repaired on the way.
+
+Shapes: O outputs, I inputs, U units, C columns per unit, L lanes that lose units together,
+W units per lane.
 """
 
 from __future__ import annotations
@@ -21,7 +26,19 @@ from torch import Tensor
 
 from prunepath.structure.axes import IntArray
 
-__all__ = ["eliminate", "eliminate_with_refit"]
+__all__ = ["eliminate", "eliminate_with_refit", "median_scale"]
+
+_GAP = 1e-9  # two damages of a lane differ by at least this part: ties would lose the order
+
+
+def median_scale(diagonal: Tensor) -> float:
+    """Median of the positive entries; 1 where there are none.
+
+    What damping and coupling are relative to. A mean would not do: a few massive activations, one
+    channel with a thousand times the second moment of the rest, would set it alone.
+    """
+    positive = diagonal[diagonal > 0]
+    return float(positive.double().median()) if len(positive) else 1.0
 
 
 def eliminate_with_refit(
@@ -33,6 +50,8 @@ def eliminate_with_refit(
     *,
     rounds: int = 48,
     damping: float = 1e-2,
+    removed: Tensor | None = None,
+    damage: Tensor | None = None,
 ) -> Tensor:
     """Damage of every unit at the moment it leaves, with optimal repair of what is left.
 
@@ -43,69 +62,119 @@ def eliminate_with_refit(
         owner_I: unit of every column.
         num_lanes: lanes that lose equally many units in every round.
         rounds: rounds to empty a lane in; more are closer to one unit at a time.
-        damping: added to the diagonal of the moment, as a fraction of its mean.
+        damping: added to the diagonal of the moment, as a fraction of its median.
+        removed: units already out, bool, (U,), equally many in every lane. Their columns are
+            repaired for first; columns of zeros (a weight that was repaired before) change nothing.
+        damage: damage of the units already out, (U,); other entries are not read.
 
     Returns:
-        Non-decreasing damage along each lane's own order, float64, (U,).
+        Increasing damage along each lane's own order, float64 on the CPU, (U,).
     """
     columns_UC = _columns_by_unit(owner_I)
-    num_units = len(columns_UC)
-    moment = moment_II.double()
-    scale = moment.diagonal().mean().clamp_min(1e-30)
-    eye = torch.eye(len(moment), dtype=torch.float64, device=moment.device)
-    inverse = torch.linalg.inv(moment / scale + damping * eye)
-    rows = _root(output_gradient_OO) @ weight_OI.double() * scale.sqrt()
-    damage = torch.zeros(num_units, dtype=torch.float64)
-    left = torch.arange(num_units).view(num_lanes, -1)  # units still in, lane by lane
-    columns = columns_UC.clone()  # column positions in the shrinking `inverse` and `rows`
-    level = torch.zeros(num_lanes, dtype=torch.float64)
-    lane_width = left.shape[1]
-    per_round = max(1, -(-lane_width // rounds))
-    while left.shape[1]:
-        cost = _removal_cost(rows, inverse, columns[left.reshape(-1)]).view(left.shape)
-        count = min(per_round, left.shape[1])
-        value, where = cost.topk(count, dim=1, largest=False, sorted=True)
-        units = left.gather(1, where)
-        for step in range(count):
-            level = torch.maximum(level, value[:, step])
-            damage[units[:, step]] = level
-        keep = torch.ones_like(left, dtype=torch.bool).scatter_(1, where, False)
-        left = left[keep].view(num_lanes, -1)
-        if not left.shape[1]:
+    lanes = _Lanes(len(columns_UC), num_lanes, removed, damage)
+    per_round = max(1, -(-columns_UC.shape[0] // (num_lanes * rounds)))
+    out = columns_UC[lanes.out].reshape(-1)
+    stay = columns_UC[lanes.left.reshape(-1)].reshape(-1)
+    scale = median_scale(moment_II.diagonal())
+    moment = moment_II.double() / scale
+    moment.diagonal().add_(damping)
+    weight = weight_OI.to(moment.device).double() * scale**0.5
+    rows = _root(output_gradient_OO.to(moment.device)) @ weight
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(moment[stay][:, stay]))
+    rows = rows[:, stay] + rows[:, out] @ (moment[out][:, stay] @ inverse)
+    columns = torch.arange(len(stay)).view(-1, columns_UC.shape[1])  # of each unit left
+    while len(columns):
+        cost = _removal_cost(rows, inverse, columns).cpu().view(lanes.left.shape)
+        gone = lanes.take(cost, per_round)
+        if gone.all():
             break
-        out = columns[units.reshape(-1)].reshape(-1)
-        stay = columns[left.reshape(-1)].reshape(-1)
+        out, stay = columns[gone].reshape(-1), columns[~gone].reshape(-1)
         rows, inverse = _remove(rows, inverse, out, stay)
-        columns[left.reshape(-1)] = torch.arange(len(stay)).view(-1, columns.shape[1])
-    return damage
+        columns = torch.arange(len(stay)).view(-1, columns.shape[1])
+    return lanes.damage
 
 
-def eliminate(block_UU: Tensor, num_lanes: int) -> Tensor:
+def eliminate(
+    block_UU: Tensor,
+    num_lanes: int,
+    *,
+    order: Tensor | None = None,
+    removed: Tensor | None = None,
+    damage: Tensor | None = None,
+) -> Tensor:
     """Damage of every unit at the moment it leaves, interactions counted, nothing repaired.
 
     Args:
-        block_UU: mean outer product of gate gradients.
+        block_UU: curvature of the gates, nats per token: mean outer product of gate gradients.
         num_lanes: lanes that lose one unit each in every round.
+        order: units to take, first removed first, lanes mixed as they like; None takes the
+            cheapest one each time.
+        removed: units already out, bool, (U,), equally many in every lane. Their interactions
+            count as far as the block holds them.
+        damage: damage of the units already out, (U,); other entries are not read.
 
     Returns:
-        Non-decreasing damage along each lane's own order, float64, (U,).
+        Increasing damage along each lane's own order, float64 on the CPU, (U,).
     """
     block = block_UU.double().cpu()
-    own = block.diagonal() / 2
-    with_removed = torch.zeros_like(own)
-    left = torch.arange(len(block)).view(num_lanes, -1)
-    damage = torch.zeros_like(own)
-    level = torch.zeros(num_lanes, dtype=torch.float64)
-    while left.shape[1]:
-        cost = (own + with_removed)[left]
-        value, where = cost.min(dim=1)
+    lanes = _Lanes(len(block), num_lanes, removed, damage)
+    cost_U = block.diagonal() / 2 + block[lanes.out].sum(0)
+    if order is not None:  # a place in the order is a cost of its own kind
+        place_U = torch.empty(len(block), dtype=torch.int64)
+        place_U[order] = torch.arange(len(order))
+        left = lanes.left.gather(1, place_U[lanes.left].argsort(dim=1))
+    else:
+        left = lanes.left
+    open_LW = torch.zeros_like(left, dtype=torch.float64)
+    for turn in range(left.shape[1]):
+        cost_LW = cost_U[left]
+        if order is None:
+            value, where = (cost_LW + open_LW).min(dim=1)
+        else:
+            where = torch.full((num_lanes,), turn)
+            value = cost_LW[:, turn]
         units = left.gather(1, where[:, None]).squeeze(1)
-        level = torch.maximum(level, value)
-        damage[units] = level
-        with_removed += block[units].sum(0)
-        keep = torch.ones_like(left, dtype=torch.bool).scatter_(1, where[:, None], False)
-        left = left[keep].view(num_lanes, -1)
-    return damage
+        lanes.record(units, value)
+        open_LW.scatter_(1, where[:, None], torch.inf)
+        cost_U = cost_U + block[units].sum(0)
+    return lanes.damage
+
+
+class _Lanes:
+    """Which units of each lane are left, and the increasing record of what leaving cost."""
+
+    def __init__(
+        self, num_units: int, num_lanes: int, removed: Tensor | None, damage: Tensor | None
+    ) -> None:
+        gone = torch.zeros(num_units, dtype=torch.bool) if removed is None else removed.cpu()
+        self.out = gone.nonzero().squeeze(1)
+        units = torch.arange(num_units)
+        self.left = _by_lane(units[~gone], num_lanes)
+        self.damage = torch.zeros(num_units, dtype=torch.float64)
+        if damage is not None:
+            self.damage[gone] = damage.cpu().double()[gone]
+        self._lane = units // (num_units // num_lanes)
+        self._level = self.damage.view(num_lanes, -1).amax(1)
+
+    def take(self, cost_LW: Tensor, count: int) -> Tensor:
+        """Take the cheapest `count` of every lane out; bool of those left before, (L * W,)."""
+        value, where = cost_LW.topk(min(count, cost_LW.shape[1]), dim=1, largest=False)
+        units = self.left.gather(1, where)
+        for turn in range(units.shape[1]):
+            self.record(units[:, turn], value[:, turn])
+        gone = torch.zeros_like(self.left, dtype=torch.bool).scatter_(1, where, True)
+        self.left = _by_lane(self.left[~gone], len(self.left))
+        return gone.view(-1)
+
+    def record(self, units: Tensor, cost: Tensor) -> None:
+        """Note what one unit of every lane cost."""
+        lane = self._lane[units]
+        self._level[lane] = torch.maximum(self._level[lane] * (1 + _GAP), cost)
+        self.damage[units] = self._level[lane]
+
+
+def _by_lane(units: Tensor, num_lanes: int) -> Tensor:
+    return units.view(num_lanes, len(units) // num_lanes)
 
 
 def _columns_by_unit(owner_I: IntArray) -> Tensor:
@@ -116,18 +185,19 @@ def _columns_by_unit(owner_I: IntArray) -> Tensor:
 def _root(second_moment: Tensor) -> Tensor:
     """R with R^T R equal to the second moment, by eigenvalues: it may be singular."""
     values, vectors = torch.linalg.eigh(second_moment.double())
-    return (vectors * values.clamp_min(0).sqrt()).T
+    root: Tensor = (vectors * values.clamp_min(0).sqrt()).T
+    return root
 
 
 def _removal_cost(rows: Tensor, inverse: Tensor, columns_UC: Tensor) -> Tensor:
-    """1/2 tr(M_uu (H^-1_uu)^-1) of every unit, M = W^T G W."""
+    """1/2 tr(M_uu (H^-1_uu)^-1) of every unit, M = W^T G W; columns in ascending order."""
     if columns_UC.shape[1] == 1:
-        flat = columns_UC[:, 0]
-        return rows[:, flat].square().sum(0) / inverse.diagonal()[flat] / 2
+        return rows.square().sum(0) / inverse.diagonal() / 2
     own = rows[:, columns_UC].permute(1, 2, 0)  # (U, C, O)
     inverse_UCC = inverse[columns_UC[:, :, None], columns_UC[:, None, :]]
     gram_UCC = own @ own.transpose(1, 2)
-    return torch.linalg.solve(inverse_UCC, gram_UCC).diagonal(dim1=1, dim2=2).sum(-1) / 2
+    product_UCC: Tensor = torch.linalg.solve(inverse_UCC, gram_UCC)
+    return product_UCC.diagonal(dim1=1, dim2=2).sum(-1) / 2
 
 
 def _remove(rows: Tensor, inverse: Tensor, out: Tensor, stay: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,9 +7,10 @@ to be multiplied in and no weight gradient is ever allocated.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,8 +18,8 @@ from torch import Tensor, nn
 
 from prunepath.errors import NumericsError
 from prunepath.statistics.objective import LogitGradient
-from prunepath.statistics.sums import Statistics, second_moment
-from prunepath.structure.gates import at_site, owner_index
+from prunepath.statistics.sums import Statistics
+from prunepath.structure.gates import at_site
 from prunepath.structure.units import Structure, UnitGroup
 
 __all__ = ["BLOCK_LIMIT", "Wanted", "add_window_", "estimate_bytes", "recording"]
@@ -53,6 +54,10 @@ def recording(
 ) -> Iterator[None]:
     """Hooks that add to `sums` whenever the model runs, forward and backward, inside the block.
 
+    With a backward pass, layers keep only their inputs and run again when their gradient is due
+    (activation checkpointing), so memory does not grow with depth. Everything is counted in that
+    second run, where gradients are enabled.
+
     Args:
         model: the dense model, frozen.
         structure: its structure.
@@ -64,6 +69,8 @@ def recording(
         sites.setdefault((group.gate.module, group.gate.side), []).append(group)
     consumers = dict.fromkeys(group.consumer for group in structure.groups if group.consumer)
     with ExitStack() as stack:
+        if wanted.backward:
+            stack.enter_context(_checkpointed_layers(model, structure))
         if wanted.gradients:
             for groups in sites.values():
                 stack.enter_context(
@@ -72,7 +79,7 @@ def recording(
         for name in consumers:
             module = model.get_submodule(name)
             if wanted.moments:
-                handle = module.register_forward_pre_hook(_moment_hook(name, sums))
+                handle: Any = module.register_forward_pre_hook(_moment_hook(name, sums, wanted))
                 stack.callback(handle.remove)
             if wanted.output_gradients:
                 handle = module.register_forward_hook(_output_hook(name, sums))
@@ -80,48 +87,78 @@ def recording(
         yield
 
 
+@contextmanager
+def _checkpointed_layers(model: nn.Module, structure: Structure) -> Iterator[None]:
+    """Layers that store their input and nothing else between forward and backward."""
+    from torch.utils.checkpoint import checkpoint
+
+    layers = dict.fromkeys(place.path.rpartition(".")[0] for place in structure.places)
+    patched = [model.get_submodule(name) for name in layers]
+
+    def lean(forward: Callable[..., Any]) -> Callable[..., Any]:
+        def run(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+            if not torch.is_grad_enabled():
+                return forward(hidden, *args, **kwargs)
+            if not hidden.requires_grad:  # the first layer: no weight before it asks for any
+                hidden = hidden.detach().requires_grad_()
+            return checkpoint(partial(forward, **kwargs), hidden, *args, use_reentrant=True)
+
+        return run
+
+    for layer in patched:
+        layer.forward = lean(layer.forward)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for layer in patched:
+            del layer.forward  # type: ignore[attr-defined] # the class's own is back
+
+
 class _GradientReader:
     """Reads gate gradients of all groups that share one site."""
 
     def __init__(self, groups: list[UnitGroup], sums: Statistics) -> None:
-        self._groups = groups
         self._sums = sums
-        self._owners = [
-            None if group.num_units == group.gate.layout.size else owner_index(group)
+        layout = groups[0].gate.layout
+        self._sizes = layout.sizes
+        self._groups = [
+            (
+                group,
+                [dim - len(layout.names) for dim, name in enumerate(layout.names)
+                 if name not in group.unit.names],
+            )
             for group in groups
-        ]
+        ]  # fmt: skip
 
     def read(self, activation: Tensor) -> Tensor:
-        if not activation.requires_grad:  # nothing before the first site needs gradients
+        if not torch.is_grad_enabled():  # the run that only stores layer inputs
+            return activation
+        if not activation.requires_grad:
             activation = activation.detach().requires_grad_()
         value = activation.detach()
-
-        def on_gradient(gradient: Tensor) -> None:
-            self._add(value, gradient)
-
-        activation.register_hook(on_gradient)
+        activation.register_hook(lambda gradient: self._add(value, gradient))
         return activation
 
     def _add(self, activation: Tensor, gradient: Tensor) -> None:
-        contribution = (activation * gradient).float()  # (B, T, positions)
-        for group, owner in zip(self._groups, self._owners, strict=True):
-            units = contribution
-            if owner is not None:
-                owner = owner.to(contribution.device)
-                units = contribution.new_zeros((*contribution.shape[:-1], group.num_units))
-                units = units.index_add(-1, owner, contribution)
+        contribution = (activation * gradient).float()
+        contribution = contribution.view(*contribution.shape[:-1], *self._sizes)
+        for group, others in self._groups:  # a unit's gradient sums over the factors it lacks
+            units = contribution.sum(others) if others else contribution
+            units = units.reshape(*activation.shape[:-1], group.num_units)  # (B, T, units)
             flat = units.reshape(-1, group.num_units)
             self._sums.add_("fisher", group.name, flat.square().sum(0))
             self._sums.add_("gradient", group.name, flat.sum(0))
             self._sums.add_("gradient_windows", group.name, units.sum(1).abs().sum(0))
             if group.num_units <= BLOCK_LIMIT:
-                self._sums.add_("fisher_blocks", group.name, second_moment(flat))
+                self._sums.add_moment_("fisher_blocks", group.name, flat)
 
 
-def _moment_hook(name: str, sums: Statistics) -> Any:
+def _moment_hook(name: str, sums: Statistics, wanted: Wanted) -> Any:
     def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
+        if torch.is_grad_enabled() != wanted.backward:
+            return
         rows = args[0].detach()
-        sums.add_("moments", name, second_moment(rows))
+        sums.add_moment_("moments", name, rows)
         sums.add_("inputs", name, rows.reshape(-1, rows.shape[-1]).float().sum(0))
 
     return hook
@@ -129,9 +166,9 @@ def _moment_hook(name: str, sums: Statistics) -> Any:
 
 def _output_hook(name: str, sums: Statistics) -> Any:
     def hook(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> None:
-        if output.requires_grad:
+        if output.requires_grad and torch.is_grad_enabled():
             output.register_hook(
-                lambda gradient: sums.add_("output_gradients", name, second_moment(gradient))
+                lambda gradient: sums.add_moment_("output_gradients", name, gradient)
             )
 
     return hook

@@ -27,6 +27,8 @@ OBJECTIVES = ("kl", "task")
 def logit_gradient(objective: str) -> LogitGradient:
     """The function (logits (B, T, V), ids (B, T), generator) -> gradient of the summed loss.
 
+    The gradient takes the place of the logits in memory: they hold it afterwards.
+
     Raises:
         RequestError: an unknown objective.
     """
@@ -41,33 +43,42 @@ def logit_gradient(objective: str) -> LogitGradient:
 
 
 def _sampled_labels(logits: Tensor, ids: Tensor, generator: torch.Generator) -> Tensor:
-    probabilities = _softmax(logits)
-    flat = probabilities.view(-1, probabilities.shape[-1])
-    # Inverse-transform sampling: one uniform number per token keeps the draw independent of how
-    # windows are batched, and needs no second copy of the probabilities.
-    uniform = torch.rand(flat.shape[0], 1, generator=generator, dtype=torch.float32)
-    labels = torch.searchsorted(flat.cumsum(-1), uniform.to(flat.device)).clamp_(
-        max=flat.shape[-1] - 1
-    )
-    flat.scatter_add_(1, labels, torch.full_like(labels, -1, dtype=flat.dtype))
-    return probabilities
+    gradient = _softmax_in_place(logits)
+    for rows in gradient.view(-1, gradient.shape[-1]).split(_ROWS):
+        # Inverse-transform sampling: one uniform number per token keeps the draw independent of
+        # how windows are batched. A few rows at a time keep the running sums small.
+        uniform = torch.rand(len(rows), 1, generator=generator, dtype=torch.float32)
+        sums = rows.float().cumsum(-1)
+        label = torch.searchsorted(sums, uniform.to(rows.device) * sums[:, -1:])
+        label.clamp_(max=rows.shape[-1] - 1)
+        rows.scatter_add_(1, label, torch.full_like(label, -1, dtype=rows.dtype))
+    return gradient
 
 
 def _next_tokens(logits: Tensor, ids: Tensor, generator: torch.Generator) -> Tensor:
-    gradient = _softmax(logits)
+    gradient = _softmax_in_place(logits)
     labels = ids[:, 1:].unsqueeze(-1)
     gradient[:, :-1].scatter_add_(-1, labels, torch.full_like(labels, -1, dtype=gradient.dtype))
     gradient[:, -1] = 0  # the last token predicts something outside the window
     return gradient
 
 
-def _softmax(logits: Tensor) -> Tensor:
-    probabilities = torch.softmax(logits.detach().float(), dim=-1)
-    if not torch.isfinite(probabilities).all():
-        raise NumericsError(
-            "the model's logits hold NaN or infinity on calibration text; check its weights, or "
-            "load it in float32 or bfloat16 instead of float16"
-        )
+_ROWS = 64
+
+
+def _softmax_in_place(logits: Tensor) -> Tensor:
+    """Probabilities in the memory of the logits, the largest tensor of a pass by far.
+
+    The head is linear, so its backward pass does not read what it put out.
+    """
+    probabilities = logits.detach()
+    for rows in probabilities.view(-1, probabilities.shape[-1]).split(_ROWS):
+        rows.copy_(torch.softmax(rows.float(), dim=-1))
+        if not torch.isfinite(rows).all():
+            raise NumericsError(
+                "the model's logits hold NaN or infinity on calibration text; check its weights, "
+                "or load it in float32 or bfloat16 instead of float16"
+            )
     return probabilities
 
 

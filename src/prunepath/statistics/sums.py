@@ -55,6 +55,16 @@ class Statistics:
         else:
             sums[key] = value.detach().clone()
 
+    def add_moment_(self, table: str, key: str, rows: Tensor) -> None:
+        """Add the outer products of the rows of (..., n), at least in float32."""
+        sums: dict[str, Tensor] = getattr(self, table)
+        flat = rows.detach().reshape(-1, rows.shape[-1])
+        flat = flat.to(torch.promote_types(flat.dtype, torch.float32))
+        if key not in sums:
+            sums[key] = flat.T @ flat
+        else:
+            sums[key].addmm_(flat.T, flat)
+
     def merge_(self, other: Statistics) -> None:
         """Add the sums of another shard."""
         self.tokens += other.tokens
@@ -126,10 +136,3 @@ _TABLES = (
     "moments",
     "output_gradients",
 )
-
-
-def second_moment(rows: Tensor) -> Tensor:
-    """Sum of outer products of the rows of (..., n), at least in float32; shape (n, n)."""
-    flat = rows.reshape(-1, rows.shape[-1])
-    flat = flat.to(torch.promote_types(flat.dtype, torch.float32))
-    return flat.T @ flat

@@ -1,0 +1,161 @@
+"""The verb `curve`: quality against size from one path, as CSV and PNG, resumable."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prunepath.errors import DataError, RequestError
+
+if TYPE_CHECKING:
+    from prunepath.path import SolutionPath
+    from prunepath.progress import Progress
+    from prunepath.report.rows import SizeRow
+
+__all__ = ["curve"]
+
+
+def curve(
+    path: str | Path | SolutionPath,
+    *,
+    output: str | Path,
+    points: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5),
+    layouts: Sequence[str] = ("per-layer",),
+    data: Any = None,
+    windows: int = 24,
+    window: int = 512,
+    text_field: str = "text",
+    split: str | None = None,
+    refit: str = "sequential",
+    speed: bool = False,
+    model: Any = None,
+    tokenizer: Any = None,
+    trust_remote_code: bool = False,
+    progress: Progress | None = None,
+    **hub: Any,
+) -> list[SizeRow]:
+    """Cut a path at several ratios, evaluate every size, and draw the curve.
+
+    Every finished point is a line of `curve.jsonl`; running again with the same request goes on
+    after the last one.
+
+    Args:
+        path: a solution path or its folder.
+        output: folder for `curve.csv`, `curve.png` and `curve.jsonl`.
+        points: ratios, each the fraction of block parameters removed.
+        layouts: layouts to cut every point with.
+        data, windows, window, text_field, split: text to predict, see `evaluate`.
+        refit: see `extract`.
+        speed: measure tokens per second of every point, too.
+        model, tokenizer, trust_remote_code, hub: the dense model, see `extract`.
+        progress: who listens.
+
+    Returns:
+        The dense row, then one row per layout and point.
+
+    Raises:
+        PrunepathError: one sentence on what was asked, what was found and what to do.
+
+    Example:
+        >>> import prunepath
+        >>> rows = prunepath.curve("path", output="curve", points=[0.2, 0.4])  # doctest: +SKIP
+    """
+    from prunepath.allocation.budget import Budget
+    from prunepath.api.workshop import Workshop
+    from prunepath.data.windows import token_windows
+    from prunepath.files import atomic_write
+    from prunepath.progress import note
+    from prunepath.report.curve import save_curve
+    from prunepath.report.rows import append_row, read_rows
+    from prunepath.report.table import csv_table
+
+    if not points:
+        raise RequestError("no points were given; pass ratios such as --points 0.1,0.3,0.5")
+    budgets = {point: Budget.from_ratio(point) for point in points}
+    shops = {
+        layout: Workshop(
+            path, layout=layout, sequence_length=window, refit=refit, progress=progress
+        )
+        for layout in layouts
+    }
+    first = shops[layouts[0]]
+    for shop in shops.values():  # refuse an impossible point before any work
+        for budget in budgets.values():
+            shop.allocate(budget)
+    first.open(model, tokenizer=tokenizer, trust_remote_code=trust_remote_code, **hub)
+    for shop in shops.values():
+        shop.borrow(first)
+    if first.tokenizer is None:
+        raise DataError("the dense model has no tokenizer beside it; pass one with --tokenizer")
+    text = token_windows(
+        data,
+        first.tokenizer,
+        window=window,
+        count=windows,
+        field=text_field,
+        split="evaluation" if data is None and split is None else split,
+    )
+    folder = Path(output)
+    request = _request(first.path.provenance.model_fingerprint, text.fingerprint, refit)
+    done_file = folder / f"curve-{request}.jsonl"
+    done = {row.name: row for row in read_rows(done_file)} if done_file.exists() else {}
+
+    def measured(name: str, make: Any) -> SizeRow:
+        if name not in done:
+            note(progress, f"measuring {name}")
+            done[name] = make()
+            append_row(done_file, done[name])
+        return done[name]
+
+    dense = measured("dense", lambda: _row("dense", first, None, text, speed, progress))
+    series: dict[str, list[SizeRow]] = {}
+    for layout, shop in shops.items():
+        for point, budget in sorted(budgets.items()):
+            name = f"{layout} {point:g}"
+            row = measured(
+                name, lambda s=shop, b=budget, n=name: _row(n, s, b, text, speed, progress)
+            )
+            series.setdefault(layout, []).append(row)
+    rows = [dense, *(row for layout in series for row in series[layout])]
+    with atomic_write(folder / "curve.csv") as beside:
+        beside.write_text(csv_table(rows), encoding="utf-8")
+    save_curve(folder / "curve.png", series, dense=dense, title=first.path.provenance.model_id)
+    return rows
+
+
+def _row(name: str, shop: Any, budget: Any, text: Any, speed: bool, progress: Any) -> SizeRow:
+    from prunepath.evaluation.perplexity import perplexity
+    from prunepath.evaluation.speed import measure_speed
+    from prunepath.report.rows import SizeRow
+    from prunepath.structure.cost import cost_of
+    from prunepath.structure.selection import everything
+
+    if budget is None:
+        model, ratio, note = shop.dense, 0.0, ""
+        structure = shop.path.structure
+        cost = cost_of(structure, everything(structure), shop.options.sequence_length)
+    else:
+        made = shop.make(budget)
+        model, ratio, cost = made.model, made.allocation.ratio, made.allocation.cost
+        note = f"refit {made.refit['kind']}"
+    timing = measure_speed(model, sequence_length=text.window) if speed else None
+    return SizeRow(
+        name=name,
+        ratio=ratio,
+        params=cost.params,
+        macs=cost.macs,
+        weight_bytes=cost.weight_bytes,
+        kv_bytes_per_token=cost.kv_bytes_per_token,
+        perplexity=perplexity(model, text, progress=progress).value,
+        prefill_tokens_per_second=timing.prefill_tokens_per_second if timing else None,
+        decode_tokens_per_second=timing.decode_tokens_per_second if timing else None,
+        note=note,
+    )
+
+
+def _request(*parts: str) -> str:
+    """A short name for what the rows of a file were measured with."""
+    import hashlib
+
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:10]

@@ -1,0 +1,131 @@
+"""The verb `inspect`: what can be cut, what one unit costs, what is left alone and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prunepath.path import Provenance
+    from prunepath.structure.cost import Cost
+    from prunepath.structure.units import Structure
+
+__all__ = ["Inspection", "KindReport", "inspect"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class KindReport:
+    """One unit kind over all layers.
+
+    Args:
+        kind: its name.
+        groups: number of groups (usually one a layer).
+        units: number of units in all groups.
+        widths: units per lane -> number of groups of that width.
+        lanes: lanes that end equally wide in each group.
+        unit: what one unit of the first group costs.
+        runs_natively: whether the family's own code runs any number of them.
+    """
+
+    kind: str
+    groups: int
+    units: int
+    widths: Mapping[int, int]
+    lanes: int
+    unit: Cost
+    runs_natively: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """What `inspect` found.
+
+    Args:
+        source: what was inspected.
+        structure: groups, places and what is left alone.
+        cost: of the model as it is.
+        kinds: one report per unit kind.
+        provenance: how the path was made, for a path.
+        sequence_length: tokens the costs are stated for.
+    """
+
+    source: str
+    structure: Structure
+    cost: Cost
+    kinds: tuple[KindReport, ...]
+    provenance: Provenance | None
+    sequence_length: int
+
+
+def inspect(
+    source: Any, *, sequence_length: int = 512, trust_remote_code: bool = False, **hub: Any
+) -> Inspection:
+    """Look at a model, a path or an extracted folder without changing anything.
+
+    Args:
+        source: Hub id, folder, GGUF file, model object, or the folder of a solution path.
+        sequence_length: tokens the costs are stated for.
+        trust_remote_code: run code that comes with the model.
+        hub: how to load a model (revision, token, cache_dir).
+
+    Returns:
+        Unit kinds with counts and costs, and what is left alone.
+
+    Raises:
+        ModelError: it cannot be loaded or nothing in it can be cut.
+        PathFileError: it is a path and is damaged.
+
+    Example:
+        >>> import prunepath
+        >>> report = prunepath.inspect("model")  # doctest: +SKIP
+        >>> [kind.kind for kind in report.kinds]  # doctest: +SKIP
+        ['qk_coordinate', 'vo_coordinate', 'query_head', 'kv_group', 'ffn_channel']
+    """
+    from prunepath.checkpoint.source import open_model
+    from prunepath.path import PATH_FILE, SolutionPath
+    from prunepath.structure.cost import cost_of
+    from prunepath.structure.discover import discover
+    from prunepath.structure.selection import everything
+
+    provenance = None
+    if isinstance(source, SolutionPath):
+        structure, provenance = source.structure, source.provenance
+    elif isinstance(source, str | Path) and _is_path(Path(source), PATH_FILE):
+        path = SolutionPath.from_pretrained(source)
+        structure, provenance = path.structure, path.provenance
+    else:
+        opened = open_model(source, trust_remote_code=trust_remote_code, **hub)
+        structure = discover(opened.model)
+    return Inspection(
+        source=str(source) if isinstance(source, str | Path) else type(source).__name__,
+        structure=structure,
+        cost=cost_of(structure, everything(structure), sequence_length),
+        kinds=tuple(_report(structure, kind, sequence_length) for kind in structure.kinds),
+        provenance=provenance,
+        sequence_length=sequence_length,
+    )
+
+
+def _is_path(source: Path, file_name: str) -> bool:
+    return source.name == file_name or (source / file_name).is_file()
+
+
+def _report(structure: Structure, kind: str, sequence_length: int) -> KindReport:
+    from prunepath.structure.cost import unit_cost
+
+    groups = structure.of_kind(kind)
+    widths: dict[int, int] = {}
+    for group in groups:
+        widths[group.lane_width] = widths.get(group.lane_width, 0) + 1
+    native = {place.path: set(place.native) for place in structure.places}
+    return KindReport(
+        kind=kind,
+        groups=len(groups),
+        units=sum(group.num_units for group in groups),
+        widths=widths,
+        lanes=groups[0].num_lanes,
+        unit=unit_cost(structure, groups[0], sequence_length),
+        runs_natively=set(groups[0].unit.names) <= native[groups[0].place],
+    )

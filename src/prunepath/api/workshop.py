@@ -1,0 +1,249 @@
+"""A path and its dense model, opened once: the place where any number of sizes are made."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prunepath.api.supplies import Supplies, read_supplies
+
+if TYPE_CHECKING:
+    from prunepath.allocation.allocate import Allocation
+    from prunepath.allocation.budget import Budget
+    from prunepath.checkpoint.verify import Verification
+    from prunepath.path import SolutionPath
+    from prunepath.progress import Progress
+    from prunepath.structure.selection import Selection
+
+__all__ = ["REFITS", "Extraction", "Workshop"]
+
+REFITS = ("sequential", "moments", "none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extraction:
+    """What an extraction made.
+
+    Args:
+        allocation: the selection, what it costs and what was asked.
+        model: the cut model in memory.
+        folder: where it was written; None when it was kept in memory.
+        refit: what the refit did, name -> value.
+        verification: the comparison after reloading; None when nothing was written.
+        seconds: wall seconds of every stage.
+        latency_seconds: measured seconds of one forward pass, for latency budgets.
+    """
+
+    allocation: Allocation
+    model: Any
+    folder: Path | None
+    refit: Mapping[str, Any]
+    verification: Verification | None
+    seconds: Mapping[str, float]
+    latency_seconds: float | None = None
+
+
+class Workshop:
+    """A path and its dense model, opened once, from which any number of sizes are made."""
+
+    def __init__(
+        self,
+        path: str | Path | SolutionPath,
+        *,
+        layout: str = "per-layer",
+        kinds: Sequence[str] = (),
+        multiple: int = 8,
+        floor: int = 8,
+        sequence_length: int = 512,
+        refit: str = "sequential",
+        bias: bool = False,
+        progress: Progress | None = None,
+    ) -> None:
+        from prunepath.allocation.steps import StepOptions
+        from prunepath.path import SolutionPath
+
+        self.path = path if isinstance(path, SolutionPath) else SolutionPath.from_pretrained(path)
+        self.options = StepOptions(
+            layout=layout,
+            kinds=tuple(kinds),
+            multiple=multiple,
+            floor=floor,
+            sequence_length=sequence_length,
+        )
+        self.refit = refit
+        self.bias = bias
+        self.progress = progress
+        self._opened: Any = None
+        self._supplies: Any = None
+
+    def open(self, model: Any = None, **how: Any) -> None:
+        """Load the dense model and check that the path belongs to it.
+
+        Raises:
+            PathFileError: other weights.
+        """
+        from prunepath.checkpoint.source import fingerprint, open_model
+
+        source = self.path.provenance.model_id if model is None else model
+        self._opened = open_model(source, **how)
+        self.path.check_weights(fingerprint(self._opened.model), self._opened.model_id)
+
+    def borrow(self, other: Workshop) -> None:
+        """Use the dense model and statistics another workshop has already opened."""
+        self._opened, self._supplies = other._opened, other._supplies
+
+    @property
+    def dense(self) -> Any:
+        """The dense model."""
+        return self._opened.model
+
+    @property
+    def tokenizer(self) -> Any:
+        """The dense model's tokenizer."""
+        return self._opened.tokenizer
+
+    def allocate(self, budget: Budget) -> Allocation:
+        """What would be cut, without cutting; latency budgets need the opened model."""
+        from prunepath.allocation.allocate import allocate
+
+        return allocate(
+            self.path,
+            budget,
+            self.options,
+            latency_of=self._latency_of() if budget.metric == "latency" else None,
+        )
+
+    def make(
+        self, budget: Budget, output: str | Path | None = None, *, overwrite: bool = False
+    ) -> Extraction:
+        """Cut, repair, write and check one size."""
+        from prunepath.progress import note
+        from prunepath.surgery.cut import cut
+
+        clock = _Clock()
+        allocation = self.allocate(budget)
+        note(self.progress, str(allocation))
+        clock.lap("allocate")
+        supplies = self._load_supplies()
+        clock.lap("read statistics")
+        model: Any = cut(self.dense, self.path.structure, allocation.selection)
+        clock.lap("cut")
+        refit = self._repair_(model, allocation.selection, supplies)
+        clock.lap("refit")
+        verification = None
+        if output is not None:
+            verification = self._write(model, allocation, refit, Path(output), overwrite)
+            clock.lap("write and verify")
+        seconds = None
+        if budget.metric == "latency":
+            from prunepath.evaluation.latency import forward_seconds
+
+            seconds = forward_seconds(model, self.options.sequence_length)
+            clock.lap("measure latency")
+        return Extraction(
+            allocation=allocation,
+            model=model,
+            folder=None if output is None else Path(output),
+            refit=refit,
+            verification=verification,
+            seconds=clock.laps,
+            latency_seconds=seconds,
+        )
+
+    def _latency_of(self) -> Callable[[Selection], float]:
+        from prunepath.evaluation.latency import latency_table
+
+        table = latency_table(self.dense, self.options.sequence_length, progress=self.progress)
+        return lambda selection: table.seconds(self.path.structure, selection)
+
+    def _load_supplies(self) -> Supplies | None:
+        """Statistics and calibration ids beside the path, read once."""
+        if self.refit == "none":
+            return None
+        if self._supplies is None:
+            self._supplies = read_supplies(self.path, sequential=self.refit == "sequential")
+        found: Supplies = self._supplies
+        return found
+
+    def _repair_(
+        self, model: Any, selection: Selection, supplies: Supplies | None
+    ) -> dict[str, Any]:
+        """Refit a cut model at the strength that held-out text asks for."""
+        from prunepath.evaluation.perplexity import perplexity
+        from prunepath.surgery.refit import cut_consumers, refit_from_moments_
+        from prunepath.surgery.sequential import refit_sequentially_
+        from prunepath.surgery.strength import choose_strength_
+
+        consumers = list(cut_consumers(self.path.structure, selection))
+        if supplies is None or not consumers:
+            return {"kind": "none"}
+        names = [consumer.name for consumer in consumers]
+        dense = {name: self.dense.get_parameter(f"{name}.weight").detach() for name in names}
+        before = {
+            f"{name}.weight": model.get_parameter(f"{name}.weight").detach().clone()
+            for name in names
+        }
+        if self.refit == "moments":
+            refit_from_moments_(model, dense, consumers, supplies.statistics, bias=self.bias)
+        else:
+            refit_sequentially_(
+                model, dense, supplies.outputs, consumers, supplies.statistics, supplies.ids
+            )
+        if self.bias:  # a bias cannot be blended with none
+            return {"kind": "moments with bias"}
+        strength, losses = choose_strength_(
+            model, before, lambda: perplexity(model, supplies.holdout).nll
+        )
+        return {
+            "kind": self.refit,
+            "strength": strength,
+            "held-out loss without": round(losses[0.0], 4),
+            "held-out loss with": round(losses[strength], 4),
+        }
+
+    def _write(
+        self,
+        model: Any,
+        allocation: Allocation,
+        refit: Mapping[str, Any],
+        output: Path,
+        overwrite: bool,
+    ) -> Verification:
+        import torch
+
+        from prunepath.checkpoint.card import model_card
+        from prunepath.checkpoint.save import is_stock, save_model
+        from prunepath.checkpoint.verify import verify_reload
+        from prunepath.files import atomic_directory
+
+        vocabulary = int(model.config.vocab_size)
+        ids = (torch.arange(64) * 7919 % vocabulary).view(1, -1)
+        with atomic_directory(output, overwrite=overwrite) as folder:
+            save_model(model, self.tokenizer, folder)
+            verification = verify_reload(model, folder, ids, stock=is_stock(model))
+            card = model_card(
+                allocation,
+                self.path.provenance,
+                loader=verification.loader,
+                refit=refit,
+                difference=verification.difference,
+                folder_name=output.name,
+            )
+            (folder / "README.md").write_text(card, encoding="utf-8")
+        return verification
+
+
+class _Clock:
+    """Wall seconds by stage."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[name] = round(now - self._last, 3)
+        self._last = now

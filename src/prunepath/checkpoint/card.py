@@ -1,0 +1,92 @@
+"""The model card of a cut model: how it was made, what was measured, how to load it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from prunepath.allocation.allocate import Allocation
+from prunepath.humanize import format_bytes, format_count
+from prunepath.path import Provenance
+
+__all__ = ["model_card"]
+
+
+def model_card(
+    allocation: Allocation,
+    provenance: Provenance,
+    *,
+    loader: str,
+    refit: Mapping[str, Any],
+    difference: float,
+    folder_name: str,
+) -> str:
+    """Markdown with a metadata header, ready to be the README of a Hub repository.
+
+    Args:
+        allocation: what was cut.
+        provenance: how the path was found.
+        loader: `"transformers"` or `"prunepath"`.
+        refit: what the refit did, name -> value.
+        difference: largest logit difference after reloading.
+        folder_name: name of the model's folder, for the example.
+    """
+    dense, cost = allocation.dense, allocation.cost
+    length = allocation.options.sequence_length
+    base = provenance.model_id
+    header = ["---", "library_name: transformers", "tags:", "- prunepath", "- pruned"]
+    if base.count("/") == 1 and not base.startswith((".", "/")):
+        header += [f"base_model: {base}"]
+    header += ["---", ""]
+    rows = [
+        ("parameters", format_count(dense.params), format_count(cost.params), cost.params / dense.params),
+        (f"MACs for {length} tokens", format_count(dense.macs), format_count(cost.macs), cost.macs / dense.macs),
+        ("weights", format_bytes(dense.weight_bytes), format_bytes(cost.weight_bytes), cost.weight_bytes / dense.weight_bytes),
+        (
+            "KV cache per token",
+            format_bytes(dense.kv_bytes_per_token),
+            format_bytes(cost.kv_bytes_per_token),
+            cost.kv_bytes_per_token / max(1, dense.kv_bytes_per_token),
+        ),
+    ]  # fmt: skip
+    table = ["| | dense | this model | kept |", "|---|---|---|---|"]
+    table += [f"| {name} | {a} | {b} | {100 * part:.1f}% |" for name, a, b, part in rows]
+    loading = ["```python"]
+    if loader == "prunepath":
+        loading += ["import prunepath  # teaches the Auto classes to read this model"]
+    loading += [
+        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        "",
+        f'model = AutoModelForCausalLM.from_pretrained("{folder_name}")',
+        f'tokenizer = AutoTokenizer.from_pretrained("{folder_name}")',
+        "```",
+    ]
+    settings = ", ".join(f"{k} {v}" for k, v in provenance.method_config.items())
+    lines = [
+        *header,
+        f"# {base}, cut to {format_count(cost.params)} parameters",
+        "",
+        f"Cut with [prunepath](https://pypi.org/project/prunepath) "
+        f"{provenance.library_version} from `{base}` under the budget {allocation.budget}; "
+        f"{100 * allocation.ratio:.1f}% of the block parameters were removed. Nothing was trained.",
+        "",
+        *table,
+        "",
+        "## How to load",
+        "",
+        *loading,
+        "",
+        "## How it was made",
+        "",
+        f"- search: method `{provenance.method}`" + (f" ({settings})" if settings else ""),
+        f"- objective `{provenance.objective}`, {provenance.tokens} calibration tokens of "
+        f"{provenance.data}, seed {provenance.seed}",
+        f"- layout `{allocation.options.layout}`, widths multiples of {allocation.options.multiple}",
+        "- refit: " + ", ".join(f"{key} {value}" for key, value in refit.items()),
+        f"- weights of the dense model: sha256 `{provenance.model_fingerprint}`",
+        f"- read back in a fresh process, the largest logit difference was {difference:.2g}",
+        "",
+        "The licence of the model it was cut from applies.",
+        "",
+    ]
+    return "\n".join(lines)

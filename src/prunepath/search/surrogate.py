@@ -1,0 +1,142 @@
+"""SPP from statistics alone: the damage of every unit on a quadratic model of the loss.
+
+Every group is one block. Where its units are columns of a linear map (its consumer) there are two
+models of the curvature: `refit`, the cost of a removal after the best repair of what is left, and
+`fisher`, the Kronecker-factored block C o (W^T G W) without repair (C: second moment of the inputs,
+G: of the output gradients). Query-key coordinates have no linear map to repair; they use the exact
+block of their gate gradients, or its diagonal in groups too large for one.
+
+All damages are in nats per token, so groups of all kinds merge by damage per cost. They work on
+means of whatever statistics they are given: a group can be continued with statistics collected on
+a model that was cut and repaired on the way (`removed`, `damage`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from prunepath.errors import NumericsError, RequestError
+from prunepath.search.elimination import eliminate, eliminate_with_refit
+from prunepath.search.flow import flow_order
+from prunepath.search.method import FloatArray, SearchContext
+from prunepath.statistics.sums import Statistics
+from prunepath.structure.axes import BoolArray
+from prunepath.structure.gates import owner_index
+from prunepath.structure.units import UnitGroup
+
+if TYPE_CHECKING:
+    from prunepath.search.spp import SppConfig
+
+__all__ = ["curvature_block", "group_damage", "mean_of", "surrogate_damage"]
+
+
+def surrogate_damage(context: SearchContext, config: SppConfig) -> dict[str, FloatArray]:
+    """Damage of every unit of every group, (units,) each."""
+    from prunepath.progress import track
+
+    groups = context.structure.groups
+    return {
+        group.name: group_damage(
+            group,
+            context.statistics,
+            context.weight(f"{group.consumer}.weight") if group.consumer else None,
+            config,
+        )
+        for group in track(context.progress, groups, "ordering units")
+    }
+
+
+def group_damage(
+    group: UnitGroup,
+    statistics: Statistics,
+    weight: Tensor | None,
+    config: SppConfig,
+    *,
+    removed: BoolArray | None = None,
+    damage: FloatArray | None = None,
+) -> FloatArray:
+    """Damage of one group's units, increasing in the order they leave in each lane.
+
+    Args:
+        group: the group.
+        statistics: sums of a calibration pass.
+        weight: the consumer's weight, dense or already repaired; None without a consumer.
+        config: curvature, solver and their settings.
+        removed: units already out, (units,), equally many in every lane.
+        damage: what those units cost when they left; kept as it is.
+
+    Returns:
+        Nats per token, (units,).
+
+    Raises:
+        RequestError: a sum is missing from the statistics.
+        NumericsError: a sum is not finite.
+    """
+    out = None if removed is None else torch.from_numpy(removed)
+    before = None if damage is None else torch.from_numpy(damage)
+    if weight is not None and config.curvature == "refit":
+        values = eliminate_with_refit(
+            weight,
+            mean_of(statistics, "moments", group.consumer),
+            mean_of(statistics, "output_gradients", group.consumer),
+            group.gate.layout.owner(group.unit),
+            group.num_lanes,
+            rounds=config.rounds,
+            damping=config.damping,
+            removed=out,
+            damage=before,
+        )
+        return values.numpy()
+    block = curvature_block(group, statistics, weight)
+    order = None
+    if config.solver == "flow":
+        order = flow_order(block, removed=out, **config.bregman_settings)
+    return eliminate(block, group.num_lanes, order=order, removed=out, damage=before).numpy()
+
+
+def curvature_block(group: UnitGroup, statistics: Statistics, weight: Tensor | None) -> Tensor:
+    """Curvature of the loss in the gates of one group, nothing repaired; float64, (U, U).
+
+    With a consumer, gate j scales its columns, and B_jk sums C o (W^T G W) over the columns of j
+    and k. Without one, B is the mean outer product of gate gradients.
+    """
+    if weight is None:
+        if group.name in statistics.fisher_blocks:
+            return mean_of(statistics, "fisher_blocks", group.name)
+        return mean_of(statistics, "fisher", group.name).diag()
+    moment = mean_of(statistics, "moments", group.consumer)
+    gradients = mean_of(statistics, "output_gradients", group.consumer)
+    columns = weight.to(moment.device).double()
+    block = moment * (columns.T @ gradients.to(moment.device) @ columns)
+    if group.num_units == group.gate.layout.size:
+        return block
+    owner = owner_index(group).to(block.device)
+    half = block.new_zeros(group.num_units, len(block)).index_add_(0, owner, block)
+    return block.new_zeros(group.num_units, group.num_units).index_add_(1, owner, half)
+
+
+def mean_of(statistics: Statistics, table: str, key: str) -> Tensor:
+    """One sum as a mean per token, float64.
+
+    Raises:
+        RequestError: the statistics lack it.
+        NumericsError: it is not finite.
+    """
+    sums: Mapping[str, Tensor] = getattr(statistics, table)
+    if key not in sums or not statistics.tokens:
+        raise RequestError(
+            f"the method 'spp' needs the sums '{table}' of '{key}', and the statistics hold "
+            f"{len(sums)} such sums over {statistics.tokens} tokens; collect them with what "
+            "Spp.wanted() asks for"
+        )
+    mean = sums[key].double() / statistics.tokens
+    if not torch.isfinite(mean).all():
+        raise NumericsError(
+            f"the sums '{table}' of '{key}' hold NaN or infinity; check the model's weights and "
+            "the calibration data, or load the model in float32 or bfloat16"
+        )
+    return mean

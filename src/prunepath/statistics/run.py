@@ -1,0 +1,154 @@
+"""The calibration pass as one resumable job.
+
+Every window draws its labels from a generator of its own, so the sums after k windows depend on
+nothing but those windows; a pass that was interrupted goes on from its last checkpoint and ends
+with the same bits. The first few windows also leave the consumers' outputs on disk, window by
+window: the sequential refit aims at them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunepath.errors import NumericsError, PathFileError
+from prunepath.progress import Progress, track
+from prunepath.statistics.collect import Wanted, add_window_, recording
+from prunepath.statistics.objective import logit_gradient
+from prunepath.statistics.sums import STATISTICS_FILE, Statistics
+from prunepath.structure.gates import frozen
+from prunepath.structure.units import Structure
+
+__all__ = ["collect", "load_outputs", "outputs_file"]
+
+_SECONDS_BETWEEN_CHECKPOINTS = 20.0
+
+
+def outputs_file(folder: Path, window: int) -> Path:
+    """Where the consumers' outputs on one window lie."""
+    return folder / f"outputs-{window:05d}.safetensors"
+
+
+def collect(
+    model: nn.Module,
+    structure: Structure,
+    ids: Tensor,
+    wanted: Wanted,
+    *,
+    objective: str,
+    seed: int,
+    folder: Path,
+    output_windows: int,
+    progress: Progress | None = None,
+) -> Statistics:
+    """Run the calibration pass, or what is left of it.
+
+    Args:
+        model: the dense model.
+        structure: its structure.
+        ids: calibration token ids (windows, window).
+        wanted: which sums to form.
+        objective: `"kl"` or `"task"`.
+        seed: seed of the label draws.
+        folder: where checkpoints are kept; the finished statistics end there, too.
+        output_windows: windows whose consumer outputs are kept.
+        progress: who listens.
+
+    Returns:
+        The sums over all windows.
+
+    Raises:
+        NumericsError: logits or sums that are not finite.
+    """
+    gradient_of = logit_gradient(objective)
+    file = folder / STATISTICS_FILE
+    sums = _resume(file)
+    last_saved = time.monotonic()
+    with frozen(model), recording(model, structure, wanted, sums):
+        todo = range(sums.windows, len(ids))
+        for index in track(progress, todo, "calibrating", len(todo)):
+            generator = torch.Generator().manual_seed(seed * 1_000_003 + index)
+            window = ids[index : index + 1]
+            with _keeping_outputs(model, structure, folder, index, index < output_windows):
+                add_window_(model, window, gradient_of, generator, wanted, sums, index)
+            if time.monotonic() - last_saved > _SECONDS_BETWEEN_CHECKPOINTS:
+                sums.save(file)
+                last_saved = time.monotonic()
+    for table, key, value in sums.items():
+        if not torch.isfinite(value).all():
+            raise NumericsError(
+                f"the statistics '{table}' of '{key}' are not finite; load the model in float32 or "
+                "bfloat16"
+            )
+    sums.save(file)
+    return sums
+
+
+def _resume(file: Path) -> Statistics:
+    if not file.exists():
+        return Statistics()
+    try:
+        return Statistics.load(file)[0]
+    except PathFileError:
+        return Statistics()  # the checkpoint itself was cut short: begin again
+
+
+@contextmanager
+def _keeping_outputs(
+    model: nn.Module, structure: Structure, folder: Path, index: int, wanted: bool
+) -> Iterator[None]:
+    """Write what every consumer puts out while the block runs."""
+    if not wanted:
+        yield
+        return
+    from safetensors.torch import save_file
+
+    from prunepath.files import atomic_write
+
+    outputs: dict[str, Tensor] = {}
+    names = dict.fromkeys(group.consumer for group in structure.groups if group.consumer)
+    handles = []
+    for name in names:
+
+        def keep(_: nn.Module, __: Any, output: Tensor, name: str = name) -> None:
+            if name not in outputs:  # a checkpointed layer runs twice
+                # Half the bytes, and bfloat16 holds the largest activations where float16 cannot.
+                outputs[name] = output.detach().to(torch.bfloat16).cpu()
+
+        handles.append(model.get_submodule(name).register_forward_hook(keep))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+    with atomic_write(outputs_file(folder, index)) as beside:
+        save_file(outputs, beside)
+
+
+def load_outputs(folder: Path, windows: int) -> dict[str, Tensor]:
+    """Consumer outputs of the first windows, name -> (windows, window, O), in float32.
+
+    Raises:
+        PathFileError: a file is missing or damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    parts: dict[str, list[Tensor]] = {}
+    for index in range(windows):
+        file = outputs_file(folder, index)
+        try:
+            for name, value in load_file(file).items():
+                parts.setdefault(name, []).append(value.float())
+        except (SafetensorError, OSError) as error:
+            raise PathFileError(
+                f"the file {file} is missing or damaged ({error}), and the sequential refit aims "
+                "at it; search again, or extract with --refit moments"
+            ) from None
+    return {name: torch.cat(values) for name, values in parts.items()}

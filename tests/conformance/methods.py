@@ -1,0 +1,22 @@
+"""The methods every behaviour is tested on: one line joins the table.
+
+A row is a name for the test, a registered method and its settings; long runs are cut short.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["METHODS"]
+
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "spp": ("spp", {}),
+    "spp-fisher": ("spp", {"curvature": "fisher"}),
+    "spp-flow": ("spp", {"curvature": "fisher", "solver": "flow"}),
+    "spp-coupled": ("spp", {"dynamics": "coupled", "max_steps": 8}),
+    "spp-authors": ("spp", {"dynamics": "authors", "max_steps": 8}),
+    "fisher": ("fisher", {}),
+    "taylor": ("taylor", {}),
+    "magnitude": ("magnitude", {}),
+    "random": ("random", {}),
+}
