@@ -1,1 +1,1 @@
-"""The public verbs, one a file. They validate, call the rooms in order, and return plain objects."""
+"""The public verbs, one a file: they validate, call the rooms in order, return plain objects."""

@@ -8,7 +8,6 @@ type and registers the real pair of classes when a file is read.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
@@ -22,7 +21,7 @@ __all__ = ["MODEL_TYPE", "PrunepathConfig", "register_auto_classes", "take_prune
 MODEL_TYPE = "prunepath"
 
 
-class PrunepathConfig(PreTrainedConfig):
+class PrunepathConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     """Stands for every cut model in transformers' registry; never instantiated itself."""
 
     model_type = MODEL_TYPE
@@ -39,9 +38,13 @@ class PrunepathConfig(PreTrainedConfig):
         return _config_class(CONFIG_MAPPING[base_type]).from_dict(config_dict, **kwargs)
 
 
-@lru_cache(maxsize=None)
+_MADE: dict[type[Any], type[Any]] = {}
+
+
 def _config_class(base: type[Any]) -> type[Any]:
     """The base config with our model type; registers the model class that goes with it."""
+    if base in _MADE:
+        return _MADE[base]
     fields = {
         "model_type": MODEL_TYPE,
         "base_model_type": base.model_type,
@@ -49,12 +52,12 @@ def _config_class(base: type[Any]) -> type[Any]:
         "__doc__": f"`{base.__name__}` of a model that was cut layer by layer.",
     }
     config_class = type(f"Pruned{base.__name__}", (base,), fields)
-    model_class = AutoModelForCausalLM._model_mapping[base]
+    model_class: Any = AutoModelForCausalLM._model_mapping[base]
     AutoModelForCausalLM.register(config_class, _model_class(model_class, config_class))
+    _MADE[base] = config_class
     return config_class
 
 
-@lru_cache(maxsize=None)
 def _model_class(base: type[Any], config_class: type[Any]) -> type[Any]:
     def __init__(self: Any, config: Any, *args: Any, **kwargs: Any) -> None:
         base.__init__(self, config, *args, **kwargs)
@@ -82,5 +85,8 @@ def take_pruned_class_(model: PreTrainedModel) -> None:
     base_config, base_model = type(config), type(model)
     config_class = _config_class(base_config)
     config.__class__ = config_class
-    model.__class__ = _model_class(base_model, config_class)
+    registered: Any = AutoModelForCausalLM._model_mapping[config_class]
+    model.__class__ = (
+        registered if issubclass(registered, base_model) else _model_class(base_model, config_class)
+    )
     config.architectures = [type(model).__name__]

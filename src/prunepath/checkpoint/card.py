@@ -39,18 +39,16 @@ def model_card(
         header += [f"base_model: {base}"]
     header += ["---", ""]
     rows = [
-        ("parameters", format_count(dense.params), format_count(cost.params), cost.params / dense.params),
-        (f"MACs for {length} tokens", format_count(dense.macs), format_count(cost.macs), cost.macs / dense.macs),
-        ("weights", format_bytes(dense.weight_bytes), format_bytes(cost.weight_bytes), cost.weight_bytes / dense.weight_bytes),
-        (
-            "KV cache per token",
-            format_bytes(dense.kv_bytes_per_token),
-            format_bytes(cost.kv_bytes_per_token),
-            cost.kv_bytes_per_token / max(1, dense.kv_bytes_per_token),
-        ),
-    ]  # fmt: skip
+        ("parameters", format_count, dense.params, cost.params),
+        (f"MACs for {length} tokens", format_count, dense.macs, cost.macs),
+        ("weights", format_bytes, dense.weight_bytes, cost.weight_bytes),
+        ("KV cache per token", format_bytes, dense.kv_bytes_per_token, cost.kv_bytes_per_token),
+    ]
     table = ["| | dense | this model | kept |", "|---|---|---|---|"]
-    table += [f"| {name} | {a} | {b} | {100 * part:.1f}% |" for name, a, b, part in rows]
+    table += [
+        f"| {name} | {write(before)} | {write(after)} | {100 * after / max(1, before):.1f}% |"
+        for name, write, before, after in rows
+    ]
     loading = ["```python"]
     if loader == "prunepath":
         loading += ["import prunepath  # teaches the Auto classes to read this model"]
@@ -81,7 +79,8 @@ def model_card(
         f"- search: method `{provenance.method}`" + (f" ({settings})" if settings else ""),
         f"- objective `{provenance.objective}`, {provenance.tokens} calibration tokens of "
         f"{provenance.data}, seed {provenance.seed}",
-        f"- layout `{allocation.options.layout}`, widths multiples of {allocation.options.multiple}",
+        f"- layout `{allocation.options.layout}`, widths in multiples of "
+        f"{allocation.options.multiple}",
         "- refit: " + ", ".join(f"{key} {value}" for key, value in refit.items()),
         f"- weights of the dense model: sha256 `{provenance.model_fingerprint}`",
         f"- read back in a fresh process, the largest logit difference was {difference:.2g}",

@@ -27,11 +27,11 @@ def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
 
     take_pruned_class_(model)
     shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         model.save_pretrained(folder)
     finally:
         if shown:
-            logging.enable_progress_bar()
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)

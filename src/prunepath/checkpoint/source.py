@@ -138,7 +138,7 @@ def _tokenizer(source: Any, options: dict[str, Any]) -> PreTrainedTokenizerBase 
 def _placed(model: PreTrainedModel, device: str | None) -> PreTrainedModel:
     if device is not None:
         model.to(device)  # type: ignore[arg-type]
-    model.eval()
+    model.eval()  # type: ignore[no-untyped-call]
     return model
 
 
@@ -174,5 +174,5 @@ def fingerprint(model: nn.Module) -> str:
                 "anything; repair or re-download the model"
             )
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(memoryview(tensor.view(torch.uint8).numpy()).cast("B"))
+        digest.update(tensor.view(torch.uint8).numpy().data)
     return digest.hexdigest()

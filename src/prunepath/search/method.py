@@ -1,4 +1,4 @@
-"""What a search method is: statistics in, damage per unit out. Methods never name an architecture."""
+"""What a search method is: statistics in, damage per unit out; no method names an architecture."""
 
 from __future__ import annotations
 

@@ -106,12 +106,12 @@ def _checkpointed_layers(model: nn.Module, structure: Structure) -> Iterator[Non
         return run
 
     for layer in patched:
-        layer.forward = lean(layer.forward)  # type: ignore[method-assign]
+        layer.forward = lean(layer.forward)
     try:
         yield
     finally:
         for layer in patched:
-            del layer.forward  # type: ignore[attr-defined] # the class's own is back
+            del layer.forward  # the class's own is back
 
 
 class _GradientReader:
@@ -136,7 +136,7 @@ class _GradientReader:
         if not activation.requires_grad:
             activation = activation.detach().requires_grad_()
         value = activation.detach()
-        activation.register_hook(lambda gradient: self._add(value, gradient))
+        _on_gradient(activation, lambda gradient: self._add(value, gradient))
         return activation
 
     def _add(self, activation: Tensor, gradient: Tensor) -> None:
@@ -153,6 +153,10 @@ class _GradientReader:
                 self._sums.add_moment_("fisher_blocks", group.name, flat)
 
 
+def _on_gradient(tensor: Tensor, act: Callable[[Tensor], None]) -> None:
+    tensor.register_hook(act)  # type: ignore[no-untyped-call]
+
+
 def _moment_hook(name: str, sums: Statistics, wanted: Wanted) -> Any:
     def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
         if torch.is_grad_enabled() != wanted.backward:
@@ -167,9 +171,7 @@ def _moment_hook(name: str, sums: Statistics, wanted: Wanted) -> Any:
 def _output_hook(name: str, sums: Statistics) -> Any:
     def hook(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> None:
         if output.requires_grad and torch.is_grad_enabled():
-            output.register_hook(
-                lambda gradient: sums.add_moment_("output_gradients", name, gradient)
-            )
+            _on_gradient(output, lambda g: sums.add_moment_("output_gradients", name, g))
 
     return hook
 

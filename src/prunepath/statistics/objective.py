@@ -44,7 +44,7 @@ def logit_gradient(objective: str) -> LogitGradient:
 
 def _sampled_labels(logits: Tensor, ids: Tensor, generator: torch.Generator) -> Tensor:
     gradient = _softmax_in_place(logits)
-    for rows in gradient.view(-1, gradient.shape[-1]).split(_ROWS):
+    for rows in torch.split(gradient.view(-1, gradient.shape[-1]), _ROWS):
         # Inverse-transform sampling: one uniform number per token keeps the draw independent of
         # how windows are batched. A few rows at a time keep the running sums small.
         uniform = torch.rand(len(rows), 1, generator=generator, dtype=torch.float32)
@@ -72,7 +72,7 @@ def _softmax_in_place(logits: Tensor) -> Tensor:
     The head is linear, so its backward pass does not read what it put out.
     """
     probabilities = logits.detach()
-    for rows in probabilities.view(-1, probabilities.shape[-1]).split(_ROWS):
+    for rows in torch.split(probabilities.view(-1, probabilities.shape[-1]), _ROWS):
         rows.copy_(torch.softmax(rows.float(), dim=-1))
         if not torch.isfinite(rows).all():
             raise NumericsError(

@@ -1,4 +1,4 @@
-"""Give an empty model the sizes a cut left, so that saved tensors fit: the loading half of surgery."""
+"""Give an empty model the sizes a cut left, so that saved tensors fit: the loading of surgery."""
 
 from __future__ import annotations
 

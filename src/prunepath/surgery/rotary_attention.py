@@ -47,7 +47,7 @@ class RotaryAttention(nn.Module):
         self.q_proj: nn.Module = source.q_proj
         self.k_proj: nn.Module = source.k_proj
         self.v_proj: nn.Module = source.v_proj
-        self.o_proj: nn.Module = source.o_proj
+        self.o_proj: nn.Linear = source.o_proj
         shape = (self.num_kv_groups, self.num_pairs)
         device = next(module.parameters()).device
         self.register_buffer("rotary_pairs", torch.zeros(shape, dtype=torch.int64, device=device))
@@ -152,7 +152,7 @@ class RotaryAttention(nn.Module):
         if past_key_values is not None:
             zero = hidden_states.new_zeros(batch, 1, tokens, 1)
             past_key_values.update(zero, zero, self.layer_idx)
-        empty = hidden_states.new_zeros(batch, tokens, self.o_proj.weight.shape[1])  # type: ignore[union-attr, index]
+        empty = hidden_states.new_zeros(batch, tokens, self.o_proj.in_features)
         output: Tensor = self.o_proj(empty)
         return output
 

@@ -48,7 +48,7 @@ def adapt_place_(
     sizes = place_sizes(groups, layouts, selection)
     module = install_(model, place, dense, sizes)
     if module is not None:
-        module.set_kept_(kept_by_lane(groups, selection))  # type: ignore[operator, union-attr]
+        module.set_kept_(kept_by_lane(groups, selection))  # type: ignore[operator]
 
 
 def install_(

@@ -1,4 +1,4 @@
-"""Llama and its relatives: pre-norm decoders with rotary grouped-query attention and a gated FFN."""
+"""Llama and relatives: pre-norm decoders with rotary grouped-query attention and a gated FFN."""
 
 from __future__ import annotations
 
