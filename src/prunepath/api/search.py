@@ -29,6 +29,7 @@ def search(
     objective: str | None = None,
     seed: int = 0,
     config: Mapping[str, Any] | None = None,
+    moment_windows: int = 96,
     refit_windows: int = 8,
     holdout_windows: int = 2,
     text_field: str = "text",
@@ -55,6 +56,8 @@ def search(
             method's own.
         seed: seed of every random draw; same seed, same path.
         config: settings of the method, by name.
+        moment_windows: more windows, run forward only, for the second moments the refit rests on;
+            as many of them as the text has.
         refit_windows: calibration windows kept for the sequential refit.
         holdout_windows: windows after the calibration text on which the refit's strength is
             chosen; no statistics see them.
@@ -81,7 +84,7 @@ def search(
     from prunepath.path import Provenance, SolutionPath
     from prunepath.progress import note
     from prunepath.search.method import METHODS, SearchContext, total_order
-    from prunepath.statistics.collect import estimate_bytes
+    from prunepath.statistics.collect import Wanted, estimate_bytes
     from prunepath.statistics.objective import logit_gradient
     from prunepath.statistics.run import collect
     from prunepath.statistics.sums import STATISTICS_FILE
@@ -93,7 +96,7 @@ def search(
     scorer = chosen(settings)
     objective = objective or chosen.default_objective
     logit_gradient(objective)
-    _check_counts(windows, window, refit_windows, holdout_windows)
+    _check_counts(windows, window, refit_windows, holdout_windows, moment_windows)
     target = Path(output)
     refuse_used(target, overwrite=overwrite)
     opened = open_model(
@@ -108,7 +111,8 @@ def search(
     wanted = scorer.wanted()
     outputs_bytes = _outputs_bytes(opened.model, structure, min(refit_windows, windows) * window)
     require_space(target, 2 * estimate_bytes(structure, wanted) + outputs_bytes)
-    text = _windows(opened, data, window, windows + holdout_windows, text_field, split)
+    count = windows + holdout_windows
+    text = _windows(opened, data, window, count, moment_windows, text_field, split)
     weights = fingerprint(opened.model)
     provenance = Provenance(
         method=method,
@@ -122,7 +126,12 @@ def search(
         library_version=_version(),
         tokens=windows * window,
     )
-    request = {**vars(provenance), "windows": windows, "refit_windows": refit_windows}
+    request = {
+        **vars(provenance),
+        "windows": windows,
+        "refit_windows": refit_windows,
+        "holdout_windows": holdout_windows,
+    }
     state = _state_folder(target, request)
     sums = collect(
         opened.model,
@@ -149,19 +158,36 @@ def search(
                 progress=progress,
             )
         )
+    repair = sums.only(lambda table: table in _REPAIR_TABLES)
+    del sums
+    if text.num_windows > count:
+        # After the ranking: the sums it read are added to in place.
+        more = state / "moments"
+        more.mkdir(exist_ok=True)
+        repair.merge_(
+            collect(
+                opened.model,
+                structure,
+                text.ids[count:],
+                Wanted(gradients=False, moments=True, output_gradients=False),
+                objective=objective,
+                seed=seed,
+                folder=more,
+                output_windows=0,
+                progress=progress,
+            )
+        )
     provenance = Provenance(**{**vars(provenance), "extra": dict(ranking.extra)})
     path = SolutionPath(
         structure=structure, **total_order(structure, ranking), provenance=provenance, folder=target
     )
     with atomic_directory(target, overwrite=overwrite) as folder:
         path.save_pretrained(folder)
-        sums.only(lambda table: table in {"moments", "inputs"}).save(
-            folder / STATISTICS_FILE, model_fingerprint=weights
-        )
+        repair.save(folder / STATISTICS_FILE, model_fingerprint=weights)
         save_calibration(
             folder / CALIBRATION_FILE,
             refit=text.ids[: min(refit_windows, windows)],
-            holdout=text.ids[windows:],
+            holdout=text.ids[windows:count],
         )
         for file in sorted(state.glob("outputs-*.safetensors")):
             shutil.move(file, folder / file.name)
@@ -169,19 +195,31 @@ def search(
     return path
 
 
-def _check_counts(windows: int, window: int, refit_windows: int, holdout_windows: int) -> None:
+_REPAIR_TABLES = frozenset({"moments", "inputs"})
+
+
+def _check_counts(
+    windows: int, window: int, refit_windows: int, holdout_windows: int, moment_windows: int
+) -> None:
     for name, value, least in (
         ("windows", windows, 1),
         ("window", window, 2),
         ("refit_windows", refit_windows, 0),
         ("holdout_windows", holdout_windows, 1),
+        ("moment_windows", moment_windows, 0),
     ):
         if value < least:
             raise RequestError(f"{name} is {value}; it must be at least {least}")
 
 
 def _windows(
-    opened: Any, data: Any, window: int, count: int, text_field: str, split: str | None
+    opened: Any,
+    data: Any,
+    window: int,
+    count: int,
+    extra: int,
+    text_field: str,
+    split: str | None,
 ) -> Any:
     from prunepath.data.windows import token_windows
 
@@ -191,7 +229,13 @@ def _windows(
             "--tokenizer (tokenizer=...)"
         )
     return token_windows(
-        data, opened.tokenizer, window=window, count=count, field=text_field, split=split
+        data,
+        opened.tokenizer,
+        window=window,
+        count=count,
+        extra=extra,
+        field=text_field,
+        split=split,
     )
 
 

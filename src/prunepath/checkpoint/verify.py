@@ -7,6 +7,7 @@ a hook, a config patched by hand) is missing there, and the difference shows.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -58,6 +59,15 @@ class Verification:
     tokens: int
 
 
+def _environment(stock: bool) -> dict[str, str]:
+    """This process's environment; where prunepath is needed, it is found as it was found here."""
+    if stock:
+        return dict(os.environ)
+    here = str(Path(__file__).resolve().parents[2])
+    rest = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([here, rest] if rest else [here])}
+
+
 def verify_reload(model: Any, folder: Path, ids: Tensor, *, stock: bool) -> Verification:
     """Compare a saved model with the one in memory.
 
@@ -83,7 +93,9 @@ def verify_reload(model: Any, folder: Path, ids: Tensor, *, stock: bool) -> Veri
         save_file({"ids": ids.contiguous()}, ids_file)
         arguments = [folder, ids_file, out_file, torch.get_num_threads(), "stock" if stock else ""]
         command = [sys.executable, "-c", _PROGRAM, *map(str, arguments)]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        result = subprocess.run(
+            command, capture_output=True, text=True, check=False, env=_environment(stock)
+        )
         if result.returncode != 0:
             last = (result.stderr.strip().splitlines() or ["no message"])[-1]
             raise ExactnessError(

@@ -105,6 +105,7 @@ def token_windows(
     *,
     window: int = 512,
     count: int | None = None,
+    extra: int = 0,
     skip: int = 0,
     field: str = "text",
     split: str | None = None,
@@ -121,13 +122,14 @@ def token_windows(
         tokenizer: a tokenizer of transformers.
         window: tokens per window W.
         count: how many windows; None takes all there are.
+        extra: how many more to take after those, as far as the text goes.
         skip: how many windows to pass over first.
         field: which field of an object holds the text.
         split: split of a dataset id or of the packaged text.
         clean: applied to the text before it is tokenised, `clean_wikitext` for example.
 
     Returns:
-        `count` windows.
+        `count` windows, and up to `extra` more.
 
     Raises:
         DataError: the text is too short, or cannot be read (see `open_texts`).
@@ -143,8 +145,9 @@ def token_windows(
         source if isinstance(source, TextSource) else open_texts(source, field=field, split=split)
     )
     needed = None if count is None else (skip + count) * window
-    ids = _tokens(text, tokenizer, needed, clean)
-    num_windows = len(ids) // window - skip if count is None else count
+    ids = _tokens(text, tokenizer, needed and needed + extra * window, clean)
+    there = len(ids) // window - skip
+    num_windows = there if count is None else max(count, min(count + extra, there))
     if num_windows < 1 or len(ids) < (skip + num_windows) * window:
         wanted = f"{'all' if count is None else count} windows of {window} tokens"
         after = f" after {skip} skipped ones" if skip else ""

@@ -52,6 +52,7 @@ def eliminate_with_refit(
     damping: float = 1e-2,
     removed: Tensor | None = None,
     damage: Tensor | None = None,
+    scale_U: Tensor | None = None,
 ) -> Tensor:
     """Damage of every unit at the moment it leaves, with optimal repair of what is left.
 
@@ -66,6 +67,7 @@ def eliminate_with_refit(
         removed: units already out, bool, (U,), equally many in every lane. Their columns are
             repaired for first; columns of zeros (a weight that was repaired before) change nothing.
         damage: damage of the units already out, (U,); other entries are not read.
+        scale_U: multiplies the cost of every unit; None: 1.
 
     Returns:
         Increasing damage along each lane's own order, float64 on the CPU, (U,).
@@ -85,6 +87,8 @@ def eliminate_with_refit(
     columns = torch.arange(len(stay)).view(-1, columns_UC.shape[1])  # of each unit left
     while len(columns):
         cost = _removal_cost(rows, inverse, columns).cpu().view(lanes.left.shape)
+        if scale_U is not None:
+            cost = cost * scale_U[lanes.left]
         gone = lanes.take(cost, per_round)
         if gone.all():
             break

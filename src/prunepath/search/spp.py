@@ -58,6 +58,10 @@ class SppConfig(MethodConfig):
     damping: float = field(
         default=1e-2, metadata={"help": "refit: ridge, as a fraction of the median second moment"}
     )
+    correction: float = field(
+        default=0.5,
+        metadata={"help": "refit: exponent of measured over factored curvature of a unit"},
+    )
     coupling: float = field(
         default=1.0, metadata={"help": "nu, in units of 1 / median curvature of a group"}
     )

@@ -89,6 +89,7 @@ def group_damage(
             damping=config.damping,
             removed=out,
             damage=before,
+            scale_U=_measured_over_factored(group, statistics, weight, config.correction),
         )
         return values.numpy()
     block = curvature_block(group, statistics, weight)
@@ -96,6 +97,27 @@ def group_damage(
     if config.solver == "flow":
         order = flow_order(block, removed=out, **config.bregman_settings)
     return eliminate(block, group.num_lanes, order=order, removed=out, damage=before).numpy()
+
+
+def _measured_over_factored(
+    group: UnitGroup, statistics: Statistics, weight: Tensor, exponent: float
+) -> Tensor | None:
+    """How far the factored curvature of each unit is from its measured one, (units,).
+
+    C and G are averaged apart, which loses that some units are active just where the loss is
+    sensitive. The diagonal is known without that approximation: it is the mean squared gate
+    gradient. Its ratio to the factored diagonal corrects a unit's cost, to a power below one
+    because the measured value is noisy itself.
+    """
+    if not exponent:
+        return None
+    factored = curvature_block(group, statistics, weight).diagonal().cpu()
+    measured = mean_of(statistics, "fisher", group.name).cpu()
+    ratio = measured / factored.clamp_min(torch.finfo(torch.float64).tiny)
+    return ratio.clamp(*_TRUSTED_RATIOS).pow(exponent)
+
+
+_TRUSTED_RATIOS = (0.05, 20.0)
 
 
 def curvature_block(group: UnitGroup, statistics: Statistics, weight: Tensor | None) -> Tensor:

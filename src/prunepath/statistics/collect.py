@@ -148,7 +148,9 @@ class _GradientReader:
             flat = units.reshape(-1, group.num_units)
             self._sums.add_("fisher", group.name, flat.square().sum(0))
             self._sums.add_("gradient", group.name, flat.sum(0))
-            self._sums.add_("gradient_windows", group.name, units.sum(1).abs().sum(0))
+            whole = units.sum(1)  # the gradient of a gate that all tokens of a window share
+            self._sums.add_("gradient_windows", group.name, whole.abs().sum(0))
+            self._sums.add_("fisher_windows", group.name, whole.square().sum(0))
             if group.num_units <= BLOCK_LIMIT:
                 self._sums.add_moment_("fisher_blocks", group.name, flat)
 

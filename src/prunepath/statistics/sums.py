@@ -32,6 +32,7 @@ class Statistics:
             (units, units); only for groups small enough.
         gradient: group -> sum over tokens of gate gradients, (units,).
         gradient_windows: group -> sum over windows of the absolute window gradient, (units,).
+        fisher_windows: group -> sum over windows of the squared window gradient, (units,).
         inputs: consumer -> sum of its inputs, (in,).
         moments: consumer -> sum of outer products of its inputs, (in, in).
         output_gradients: consumer -> sum of outer products of its output gradients, (out, out).
@@ -43,6 +44,7 @@ class Statistics:
     fisher_blocks: dict[str, Tensor] = field(default_factory=dict)
     gradient: dict[str, Tensor] = field(default_factory=dict)
     gradient_windows: dict[str, Tensor] = field(default_factory=dict)
+    fisher_windows: dict[str, Tensor] = field(default_factory=dict)
     inputs: dict[str, Tensor] = field(default_factory=dict)
     moments: dict[str, Tensor] = field(default_factory=dict)
     output_gradients: dict[str, Tensor] = field(default_factory=dict)
@@ -51,7 +53,7 @@ class Statistics:
         """Add to one sum, on the device the sum lives on."""
         sums: dict[str, Tensor] = getattr(self, table)
         if key in sums:
-            sums[key] += value.to(sums[key].device)
+            sums[key] = sums[key].add_(value.to(sums[key].device))
         else:
             sums[key] = value.detach().clone()
 
@@ -80,7 +82,7 @@ class Statistics:
                 yield table, key, sums[key]
 
     def only(self, keep: Callable[[str], bool]) -> Statistics:
-        """The same statistics with some tables left out."""
+        """The same statistics with some tables left out; the sums are shared until added to."""
         smaller = Statistics(tokens=self.tokens, windows=self.windows)
         for table, key, value in self.items():
             if keep(table):
@@ -132,6 +134,7 @@ _TABLES = (
     "fisher_blocks",
     "gradient",
     "gradient_windows",
+    "fisher_windows",
     "inputs",
     "moments",
     "output_gradients",

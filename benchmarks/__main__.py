@@ -1,0 +1,23 @@
+"""`python -m benchmarks NAME ...`: one benchmark; without a name, all of them, then the page."""
+
+from __future__ import annotations
+
+import sys
+
+from benchmarks import quality, render, search_speed
+
+BENCHMARKS = {
+    "quality": quality.main,
+    "search_speed": search_speed.main,
+    "render": render.main,
+}
+
+if __name__ == "__main__":
+    name, *rest = sys.argv[1:] or ["all"]
+    if name == "all":
+        for run in BENCHMARKS.values():
+            run(rest)
+    elif name in BENCHMARKS:
+        BENCHMARKS[name](rest)
+    else:
+        raise SystemExit(f"unknown benchmark '{name}'; use one of {', '.join(BENCHMARKS)}")

@@ -1,0 +1,155 @@
+"""What a search costs against plain forward and backward passes over the same tokens.
+
+    python -m benchmarks search_speed                                   # SmolLM2-135M, this machine
+    python -m benchmarks search_speed --shape llama-7b --device cuda --dtype bfloat16 --tokens 65536
+
+The plain passes take gradients of activations only, with weights frozen, as the search does.
+Random weights cost what real ones cost, so the large shape needs no download.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.protocol import WINDOW, WINDOWS, Rows, opened, text
+
+SHAPES = {
+    "llama-7b": {
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 32,
+        "vocab_size": 32000,
+    },
+}
+
+
+def main(arguments: list[str]) -> None:
+    """Measure and append one row."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks search_speed", description=__doc__)
+    parser.add_argument("--shape", choices=["smollm2-135m", *SHAPES], default="smollm2-135m")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--tokens", type=int, default=WINDOWS * WINDOW)
+    parser.add_argument("--window", type=int, default=WINDOW)
+    parser.add_argument("--method", default="spp")
+    options = parser.parse_args(arguments)
+    count = options.tokens // options.window
+    model, tokenizer, data = _model(options.shape, options.device, options.dtype)
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    row = _measure(model, tokenizer, data, options, count)
+    Rows("search_speed").add(
+        {
+            **vars(options),
+            **row,
+            "weight_bytes": weights,
+            "peak_bytes": _peak_bytes(options.device),
+        }
+    )
+
+
+def _model(shape: str, device: str, dtype: str) -> tuple[Any, Any, Any]:
+    import torch
+
+    if shape not in SHAPES:
+        return opened().model.to(device, getattr(torch, dtype)), opened().tokenizer, text("valid")
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    with torch.device(device):
+        torch.set_default_dtype(getattr(torch, dtype))
+        model = LlamaForCausalLM(LlamaConfig(**SHAPES[shape], tie_word_embeddings=False)).eval()
+        torch.set_default_dtype(torch.float32)
+    return model, None, None
+
+
+def _measure(
+    model: Any, tokenizer: Any, data: Any, options: argparse.Namespace, count: int
+) -> dict[str, float]:
+    """Seconds of the search's stages and of the plain passes, interleaved window by window."""
+    import torch
+
+    from prunepath.data.windows import token_windows
+    from prunepath.search.method import METHODS, SearchContext, total_order
+    from prunepath.statistics.objective import logit_gradient
+    from prunepath.statistics.run import collect
+    from prunepath.structure.discover import discover
+    from prunepath.structure.gates import frozen
+
+    if tokenizer is None:
+        generator = torch.Generator().manual_seed(0)
+        ids = torch.randint(model.config.vocab_size, (count, options.window), generator=generator)
+    else:
+        ids = token_windows(data, tokenizer, window=options.window, count=count).ids
+    structure = discover(model)
+    scorer = METHODS[options.method]()
+    gradient_of = logit_gradient("kl")
+    plain = min(4, count)  # a few windows are enough to know the pace
+    plain_seconds = _timed(model, lambda: _plain(model, ids[:plain], gradient_of)) / plain * count
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        sums = collect(
+            model,
+            structure,
+            ids,
+            scorer.wanted(),
+            objective="kl",
+            seed=0,
+            folder=Path(folder),
+            output_windows=0,
+        )
+        collected = time.perf_counter()
+        with frozen(model):
+            ranking = scorer.rank(
+                SearchContext(model=model, structure=structure, statistics=sums, ids=ids)
+            )
+        total_order(structure, ranking)
+        done = time.perf_counter()
+    plain_seconds = (
+        plain_seconds
+        + _timed(model, lambda: _plain(model, ids[:plain], gradient_of)) / plain * count
+    ) / 2
+    return {
+        "plain_seconds": plain_seconds,
+        "statistics_seconds": collected - start,
+        "order_seconds": done - collected,
+        "search_seconds": done - start,
+        "search_over_plain": (done - start) / plain_seconds,
+    }
+
+
+def _timed(model: Any, run: Any) -> float:
+    import torch
+
+    start = time.perf_counter()
+    run()
+    if next(model.parameters()).is_cuda:
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def _plain(model: Any, ids: Any, gradient_of: Any) -> None:
+    import torch
+
+    from prunepath.structure.gates import frozen
+
+    with frozen(model):
+        for window in ids.split(1):
+            window = window.to(next(model.parameters()).device)
+            embedded = model.get_input_embeddings()(window).detach().requires_grad_()
+            logits = model(inputs_embeds=embedded, use_cache=False).logits
+            logits.backward(gradient_of(logits, window, torch.Generator().manual_seed(0)))
+
+
+def _peak_bytes(device: str) -> int:
+    if device.startswith("cuda"):
+        import torch
+
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,328 @@
+"""The commands: `prunepath search`, `extract`, `inspect`, `evaluate`, `curve` and `methods`.
+
+Every command calls the verb of the same name in `prunepath.api` with the same words. What is heavy
+is imported there, so that `prunepath --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from prunepath.cli import options as o
+from prunepath.cli.parse import hub_options, numbers, settings, words
+from prunepath.cli.session import EXIT_INTERRUPTED, listener, session
+
+__all__ = ["app", "run"]
+
+app = typer.Typer(
+    name="prunepath",
+    help="Structured pruning of transformers: search once, ship every size.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def run() -> None:
+    """Entry point of the `prunepath` command."""
+    try:
+        app()
+    except KeyboardInterrupt:  # before or after a command's own session
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from prunepath import __version__
+
+        typer.echo(f"prunepath {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Structured pruning of transformers: search once, ship every size."""
+
+
+@app.command()
+def search(
+    model: o.Model,
+    output: o.Output,
+    method: o.MethodName = "spp",
+    set_: o.Set = None,
+    objective: o.Objective = None,
+    seed: o.Seed = 0,
+    data: o.Data = None,
+    windows: o.Windows = 32,
+    window: o.Window = 512,
+    text_field: o.TextField = "text",
+    split: o.Split = None,
+    refit_windows: o.RefitWindows = 8,
+    holdout_windows: o.HoldoutWindows = 2,
+    tokenizer: o.TokenizerSource = None,
+    dtype: o.Dtype = "auto",
+    device: o.Device = None,
+    revision: o.Revision = None,
+    token: o.Token = None,
+    cache_dir: o.CacheDir = None,
+    trust_remote_code: o.TrustRemoteCode = False,
+    overwrite: o.Overwrite = False,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Find the order in which a model's units matter; every size is later cut from it."""
+    resumes = "run the same command again and it goes on where it stopped"
+    with session(verbose=verbose, interrupted=resumes):
+        from prunepath.api.search import search as verb
+        from prunepath.cli import show
+
+        path = verb(
+            model,
+            output=output,
+            data=data,
+            method=method,
+            windows=windows,
+            window=window,
+            objective=objective,
+            seed=seed,
+            config=settings(set_),
+            refit_windows=refit_windows,
+            holdout_windows=holdout_windows,
+            text_field=text_field,
+            split=split,
+            tokenizer=tokenizer,
+            dtype=dtype,
+            device=device,
+            trust_remote_code=trust_remote_code,
+            overwrite=overwrite,
+            progress=listener(quiet),
+            **hub_options(revision=revision, token=token, cache_dir=cache_dir),
+        )
+        if json:
+            show.print_json(show.search_json(path, output))
+        else:
+            show.search_text(path, output)
+
+
+@app.command()
+def extract(
+    path: o.Path_,
+    output: o.Output,
+    params: o.Params = None,
+    macs: o.Macs = None,
+    memory: o.Memory = None,
+    latency: o.Latency = None,
+    ratio: o.Ratio = None,
+    layout: o.Layout = "per-layer",
+    kinds: o.Kinds = None,
+    multiple: o.Multiple = 8,
+    floor: o.Floor = 8,
+    sequence_length: o.SequenceLength = 512,
+    refit: o.Refit = "sequential",
+    bias: o.Bias = False,
+    model: o.DenseModel = None,
+    tokenizer: o.TokenizerSource = None,
+    dtype: o.Dtype = "auto",
+    device: o.Device = None,
+    revision: o.Revision = None,
+    token: o.Token = None,
+    cache_dir: o.CacheDir = None,
+    trust_remote_code: o.TrustRemoteCode = False,
+    overwrite: o.Overwrite = False,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Cut the largest model at or under a budget, repair it, write it and check that it loads."""
+    with session(verbose=verbose):
+        from prunepath.api.extract import as_budget
+        from prunepath.api.extract import extract as verb
+        from prunepath.cli import show
+        from prunepath.progress import note
+
+        budget = as_budget(params=params, macs=macs, memory=memory, latency=latency, ratio=ratio)
+        progress = listener(quiet)
+        note(progress, show.loading_sentence(layout, words(kinds)))
+        made = verb(
+            path,
+            output=output,
+            budget=budget,
+            layout=layout,
+            kinds=words(kinds),
+            multiple=multiple,
+            floor=floor,
+            sequence_length=sequence_length,
+            refit=refit,
+            bias=bias,
+            model=model,
+            tokenizer=tokenizer,
+            dtype=dtype,
+            device=device,
+            trust_remote_code=trust_remote_code,
+            overwrite=overwrite,
+            progress=progress,
+            **hub_options(revision=revision, token=token, cache_dir=cache_dir),
+        )
+        if json:
+            show.print_json(show.extraction_json(made))
+        else:
+            show.extraction_text(made)
+
+
+@app.command()
+def inspect(
+    source: o.Source,
+    sequence_length: o.SequenceLength = 512,
+    revision: o.Revision = None,
+    token: o.Token = None,
+    cache_dir: o.CacheDir = None,
+    trust_remote_code: o.TrustRemoteCode = False,
+    json: o.Json = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Show what can be cut, what one unit costs, and what is left alone and why."""
+    with session(verbose=verbose):
+        from prunepath.api.inspect import inspect as verb
+        from prunepath.cli import show
+
+        found = verb(
+            source,
+            sequence_length=sequence_length,
+            trust_remote_code=trust_remote_code,
+            **hub_options(revision=revision, token=token, cache_dir=cache_dir),
+        )
+        if json:
+            show.print_json(show.inspection_json(found))
+        else:
+            show.inspection_text(found)
+
+
+@app.command()
+def evaluate(
+    model: o.Model,
+    data: o.Data = None,
+    windows: o.Windows = 24,
+    window: o.Window = 512,
+    text_field: o.TextField = "text",
+    split: o.Split = None,
+    speed: o.SpeedFlag = True,
+    tokenizer: o.TokenizerSource = None,
+    dtype: o.Dtype = "auto",
+    device: o.Device = None,
+    revision: o.Revision = None,
+    token: o.Token = None,
+    cache_dir: o.CacheDir = None,
+    trust_remote_code: o.TrustRemoteCode = False,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Measure perplexity at a stated window, and tokens per second."""
+    with session(verbose=verbose):
+        from prunepath.api.evaluate import evaluate as verb
+        from prunepath.cli import show
+
+        found = verb(
+            model,
+            data=data,
+            windows=windows,
+            window=window,
+            text_field=text_field,
+            split=split,
+            speed=speed,
+            tokenizer=tokenizer,
+            dtype=dtype,
+            device=device,
+            trust_remote_code=trust_remote_code,
+            progress=listener(quiet),
+            **hub_options(revision=revision, token=token, cache_dir=cache_dir),
+        )
+        if json:
+            show.print_json(show.evaluation_json(found))
+        else:
+            show.evaluation_text(found)
+
+
+@app.command()
+def curve(
+    path: o.Path_,
+    output: o.Output,
+    points: o.Points = ["0.1,0.2,0.3,0.4,0.5"],  # noqa: B006 - typer copies it
+    layouts: o.Layouts = ["per-layer"],  # noqa: B006 - typer copies it
+    refit: o.Refit = "sequential",
+    data: o.Data = None,
+    windows: o.Windows = 24,
+    window: o.Window = 512,
+    text_field: o.TextField = "text",
+    split: o.Split = None,
+    speed: o.SpeedFlag = False,
+    model: o.DenseModel = None,
+    tokenizer: o.TokenizerSource = None,
+    dtype: o.Dtype = "auto",
+    device: o.Device = None,
+    revision: o.Revision = None,
+    token: o.Token = None,
+    cache_dir: o.CacheDir = None,
+    trust_remote_code: o.TrustRemoteCode = False,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Cut a path at several ratios, evaluate every size, and draw quality against size."""
+    resumes = "run the same command again and it goes on after the last finished point"
+    with session(verbose=verbose, interrupted=resumes):
+        from prunepath.api.curve import curve as verb
+        from prunepath.cli import show
+
+        rows = verb(
+            path,
+            output=output,
+            points=numbers(points, "--points"),
+            layouts=words(layouts),
+            data=data,
+            windows=windows,
+            window=window,
+            text_field=text_field,
+            split=split,
+            refit=refit,
+            speed=speed,
+            model=model,
+            tokenizer=tokenizer,
+            trust_remote_code=trust_remote_code,
+            progress=listener(quiet),
+            dtype=dtype,
+            device=device,
+            **hub_options(revision=revision, token=token, cache_dir=cache_dir),
+        )
+        if json:
+            show.print_json([vars(row) for row in rows])
+        else:
+            show.curve_text(rows, output)
+
+
+@app.command()
+def methods(
+    name: Annotated[
+        str | None, typer.Argument(help="Show the settings of this one.", show_default=False)
+    ] = None,
+) -> None:
+    """List the search methods, or the settings of one."""
+    with session():
+        from prunepath.cli import show
+        from prunepath.search.method import METHODS
+
+        if name is None:
+            show.methods_text({each: METHODS[each].summary for each in METHODS})
+        else:
+            show.settings_text(METHODS[name])

@@ -1,0 +1,303 @@
+"""Flags of the command line, each defined once; they are the words of the Python arguments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = [
+    "Bias",
+    "CacheDir",
+    "Data",
+    "DenseModel",
+    "Device",
+    "Dtype",
+    "Floor",
+    "HoldoutWindows",
+    "Json",
+    "Kinds",
+    "Latency",
+    "Layout",
+    "Layouts",
+    "Macs",
+    "Memory",
+    "MethodName",
+    "Model",
+    "Multiple",
+    "Objective",
+    "Output",
+    "Overwrite",
+    "Params",
+    "Path_",
+    "Points",
+    "Quiet",
+    "Ratio",
+    "Refit",
+    "RefitWindows",
+    "Revision",
+    "Seed",
+    "SequenceLength",
+    "Set",
+    "Source",
+    "SpeedFlag",
+    "Split",
+    "TextField",
+    "Token",
+    "TokenizerSource",
+    "TrustRemoteCode",
+    "Verbose",
+    "Window",
+    "Windows",
+]
+
+_BUDGET = "Budget (exactly one; a percentage is what is kept)"
+_CUT = "What is cut"
+_REFIT = "Refit"
+_TEXT = "Text"
+_LOAD = "Loading"
+_SHOWN = "Output"
+
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="Hub id, folder or .gguf file.", show_default=False)
+]
+Path_ = Annotated[
+    str,
+    typer.Argument(
+        metavar="PATH",
+        help="Folder that `prunepath search` wrote, or a Hub id.",
+        show_default=False,
+    ),
+]
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL|PATH",
+        help="A model, a solution path, or a folder that `prunepath extract` wrote.",
+        show_default=False,
+    ),
+]
+
+Params = Annotated[
+    str | None,
+    typer.Option("--params", help="Parameters: 70% or 95M.", rich_help_panel=_BUDGET),
+]
+Macs = Annotated[
+    str | None,
+    typer.Option("--macs", help="Multiply-accumulates: 60% or 12G.", rich_help_panel=_BUDGET),
+]
+Memory = Annotated[
+    str | None,
+    typer.Option("--memory", help="Weights and KV cache: 70% or 200MB.", rich_help_panel=_BUDGET),
+]
+Latency = Annotated[
+    str | None,
+    typer.Option(
+        "--latency", help="One forward pass on this machine: 80% or 12ms.", rich_help_panel=_BUDGET
+    ),
+]
+Ratio = Annotated[
+    float | None,
+    typer.Option(
+        "--ratio",
+        help="Fraction of the block parameters to remove, as papers state it: 0.3.",
+        rich_help_panel=_BUDGET,
+    ),
+]
+
+Layout = Annotated[
+    str,
+    typer.Option(
+        "--layout",
+        help="per-layer (best quality) or uniform (every layer the same size, loads everywhere).",
+        rich_help_panel=_CUT,
+    ),
+]
+Layouts = Annotated[
+    list[str],
+    typer.Option(
+        "--layouts",
+        help="Layouts to cut every point with; repeat or separate by commas.",
+        rich_help_panel=_CUT,
+    ),
+]
+Points = Annotated[
+    list[str],
+    typer.Option(
+        "--points",
+        help="Ratios to cut at; repeat or separate by commas.",
+        rich_help_panel=_CUT,
+    ),
+]
+Kinds = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--kinds",
+        help="Unit kinds that may be cut; repeat or separate by commas.",
+        show_default="what the layout cuts best",
+        rich_help_panel=_CUT,
+    ),
+]
+Multiple = Annotated[
+    int,
+    typer.Option(
+        "--multiple", help="Widths end as multiples of this; 1: any.", rich_help_panel=_CUT
+    ),
+]
+Floor = Annotated[
+    int,
+    typer.Option("--floor", help="Smallest width that any group keeps.", rich_help_panel=_CUT),
+]
+SequenceLength = Annotated[
+    int,
+    typer.Option(
+        "--sequence-length",
+        help="Tokens that MACs, memory and latency are stated for.",
+        rich_help_panel=_CUT,
+    ),
+]
+
+Refit = Annotated[
+    str,
+    typer.Option(
+        "--refit",
+        help="sequential (best), moments (one-shot) or none.",
+        rich_help_panel=_REFIT,
+    ),
+]
+Bias = Annotated[
+    bool,
+    typer.Option("--bias", help="Let --refit moments add biases.", rich_help_panel=_REFIT),
+]
+RefitWindows = Annotated[
+    int,
+    typer.Option(
+        "--refit-windows",
+        help="Calibration windows kept for the sequential refit.",
+        rich_help_panel=_REFIT,
+    ),
+]
+HoldoutWindows = Annotated[
+    int,
+    typer.Option(
+        "--holdout-windows",
+        help="Windows on which the refit's strength is chosen; nothing else sees them.",
+        rich_help_panel=_REFIT,
+    ),
+]
+
+MethodName = Annotated[
+    str, typer.Option("--method", help="Search method; `prunepath methods` lists them.")
+]
+Objective = Annotated[
+    str | None,
+    typer.Option(
+        "--objective",
+        help="kl (match the dense model) or task (next tokens).",
+        show_default="the method's own",
+    ),
+]
+Seed = Annotated[int, typer.Option("--seed", help="Same seed, same path.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="A setting of the method; repeat. `prunepath methods NAME` lists them.",
+    ),
+]
+
+Data = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        help="Text or jsonl file, or a datasets id (name:config:split).",
+        show_default="a public-domain text in the package",
+        rich_help_panel=_TEXT,
+    ),
+]
+Windows = Annotated[int, typer.Option("--windows", help="Windows of text.", rich_help_panel=_TEXT)]
+Window = Annotated[int, typer.Option("--window", help="Tokens per window.", rich_help_panel=_TEXT)]
+TextField = Annotated[
+    str,
+    typer.Option("--text-field", help="Field of a row that holds the text.", rich_help_panel=_TEXT),
+]
+Split = Annotated[
+    str | None,
+    typer.Option("--split", help="Split of a dataset.", rich_help_panel=_TEXT),
+]
+
+DenseModel = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        help="The dense model.",
+        show_default="the one the path was searched on",
+        rich_help_panel=_LOAD,
+    ),
+]
+TokenizerSource = Annotated[
+    str | None,
+    typer.Option(
+        "--tokenizer",
+        help="Folder or Hub id of the tokenizer.",
+        show_default="beside the model",
+        rich_help_panel=_LOAD,
+    ),
+]
+Dtype = Annotated[
+    str,
+    typer.Option("--dtype", help="float32, bfloat16, ...; auto: as stored.", rich_help_panel=_LOAD),
+]
+Device = Annotated[
+    str | None,
+    typer.Option("--device", help="cpu, cuda, cuda:1, ...", rich_help_panel=_LOAD),
+]
+Revision = Annotated[
+    str | None,
+    typer.Option("--revision", help="Branch, tag or commit on the Hub.", rich_help_panel=_LOAD),
+]
+Token = Annotated[
+    str | None,
+    typer.Option("--token", help="Access token of the Hub.", rich_help_panel=_LOAD),
+]
+CacheDir = Annotated[
+    str | None,
+    typer.Option("--cache-dir", help="Where downloads are kept.", rich_help_panel=_LOAD),
+]
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code", help="Run code that comes with the model.", rich_help_panel=_LOAD
+    ),
+]
+
+Output = Annotated[
+    Path,
+    typer.Option("--output", "-o", metavar="DIR", help="Folder to write.", show_default=False),
+]
+Overwrite = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Replace a folder that is not empty.", rich_help_panel=_SHOWN),
+]
+SpeedFlag = Annotated[
+    bool,
+    typer.Option(
+        "--speed/--no-speed", help="Measure tokens per second, too.", rich_help_panel=_SHOWN
+    ),
+]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Print JSON instead of text.", rich_help_panel=_SHOWN),
+]
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", help="No progress, no notes.", rich_help_panel=_SHOWN),
+]
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "--verbose", help="Show what transformers and the Hub say.", rich_help_panel=_SHOWN
+    ),
+]

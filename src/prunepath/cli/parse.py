@@ -1,0 +1,64 @@
+"""Words of the command line as values of Python; what they mean is checked where they are used."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from prunepath.errors import RequestError
+
+__all__ = ["hub_options", "numbers", "settings", "words"]
+
+
+def hub_options(**given: Any) -> dict[str, Any]:
+    """The options for the Hub that were given."""
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def words(texts: Sequence[str] | None) -> list[str]:
+    """`["a,b", "c"]` as `["a", "b", "c"]`: a repeated flag whose values may hold commas."""
+    return [word.strip() for text in texts or () for word in text.split(",") if word.strip()]
+
+
+def numbers(texts: Sequence[str], flag: str) -> list[float]:
+    """The same, read as numbers.
+
+    Raises:
+        RequestError: a word is not a number.
+    """
+    try:
+        return [float(word) for word in words(texts)]
+    except ValueError as error:
+        raise RequestError(
+            f"{flag} takes numbers ({error}); for example {flag} 0.1,0.3,0.5"
+        ) from None
+
+
+def settings(texts: Sequence[str] | None) -> dict[str, Any]:
+    """`["rounds=24", "curvature=fisher"]` as a mapping; values are JSON scalars, else words.
+
+    Raises:
+        RequestError: a text has no `=`, or its value is not a scalar.
+
+    Example:
+        >>> settings(["rounds=24", "curvature=fisher", "two_sided=true"])
+        {'rounds': 24, 'curvature': 'fisher', 'two_sided': True}
+    """
+    found: dict[str, Any] = {}
+    for text in texts or ():
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise RequestError(f"--set {text} is not KEY=VALUE; write for example --set rounds=24")
+        found[name.strip()] = _scalar(name, value.strip())
+    return found
+
+
+def _scalar(name: str, text: str) -> Any:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    if isinstance(value, dict | list):
+        raise RequestError(f"--set {name}={text} is not a single value; give a number or a word")
+    return value
