@@ -56,8 +56,8 @@ def search(
             method's own.
         seed: seed of every random draw; same seed, same path.
         config: settings of the method, by name.
-        moment_windows: more windows, run forward only, for the second moments the refit rests on;
-            as many of them as the text has.
+        moment_windows: more windows, run forward only, for the second moments that order and
+            refit rest on; as many of them as the text has.
         refit_windows: calibration windows kept for the sequential refit.
         holdout_windows: windows after the calibration text on which the refit's strength is
             chosen; no statistics see them.
@@ -144,6 +144,22 @@ def search(
         output_windows=min(refit_windows, windows),
         progress=progress,
     )
+    if text.num_windows > count:
+        more = state / "moments"
+        more.mkdir(exist_ok=True)
+        sums.merge_(
+            collect(
+                opened.model,
+                structure,
+                text.ids[count:],
+                Wanted(gradients=False, moments=True, output_gradients=False),
+                objective=objective,
+                seed=seed,
+                folder=more,
+                output_windows=0,
+                progress=progress,
+            )
+        )
     note(progress, "ordering the units")
     with frozen(opened.model):
         ranking = scorer.rank(
@@ -158,32 +174,15 @@ def search(
                 progress=progress,
             )
         )
-    repair = sums.only(lambda table: table in _REPAIR_TABLES)
-    del sums
-    if text.num_windows > count:
-        # After the ranking: the sums it read are added to in place.
-        more = state / "moments"
-        more.mkdir(exist_ok=True)
-        repair.merge_(
-            collect(
-                opened.model,
-                structure,
-                text.ids[count:],
-                Wanted(gradients=False, moments=True, output_gradients=False),
-                objective=objective,
-                seed=seed,
-                folder=more,
-                output_windows=0,
-                progress=progress,
-            )
-        )
     provenance = Provenance(**{**vars(provenance), "extra": dict(ranking.extra)})
     path = SolutionPath(
         structure=structure, **total_order(structure, ranking), provenance=provenance, folder=target
     )
     with atomic_directory(target, overwrite=overwrite) as folder:
         path.save_pretrained(folder)
-        repair.save(folder / STATISTICS_FILE, model_fingerprint=weights)
+        sums.only(lambda table: table in ("moments", "inputs")).save(
+            folder / STATISTICS_FILE, model_fingerprint=weights
+        )
         save_calibration(
             folder / CALIBRATION_FILE,
             refit=text.ids[: min(refit_windows, windows)],
@@ -193,9 +192,6 @@ def search(
             shutil.move(file, folder / file.name)
     shutil.rmtree(state)
     return path
-
-
-_REPAIR_TABLES = frozenset({"moments", "inputs"})
 
 
 def _check_counts(

@@ -25,6 +25,7 @@ __all__ = [
     "Memory",
     "MethodName",
     "Model",
+    "MomentWindows",
     "Multiple",
     "Objective",
     "Output",
@@ -169,6 +170,14 @@ Refit = Annotated[
 Bias = Annotated[
     bool,
     typer.Option("--bias", help="Let --refit moments add biases.", rich_help_panel=_REFIT),
+]
+MomentWindows = Annotated[
+    int,
+    typer.Option(
+        "--moment-windows",
+        help="More windows, forward only, for the second moments the refit rests on.",
+        rich_help_panel=_REFIT,
+    ),
 ]
 RefitWindows = Annotated[
     int,

@@ -27,6 +27,8 @@ _CHARS_PER_TOKEN = 6
 # A prefix of a text gives the tokens of the whole text except near its end, where a word, or with
 # some vocabularies a few words, may be cut. Tokens this close to the end of a prefix are not used.
 _MARGIN_TOKENS = 64
+# Extra windows are picked from this many times as many.
+_SPREAD = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +124,8 @@ def token_windows(
         tokenizer: a tokenizer of transformers.
         window: tokens per window W.
         count: how many windows; None takes all there are.
-        extra: how many more to take after those, as far as the text goes.
+        extra: how many more to take after those, as far as the text goes; they are spread evenly
+            over up to 8 times as many windows, because a repair gains from varied text.
         skip: how many windows to pass over first.
         field: which field of an object holds the text.
         split: split of a dataset id or of the packaged text.
@@ -135,6 +138,8 @@ def token_windows(
         DataError: the text is too short, or cannot be read (see `open_texts`).
         RequestError: a number is out of range.
     """
+    import torch
+
     if window < 2:
         raise RequestError(f"window={window} was asked for; use at least 2 tokens per window")
     if skip < 0 or (count is not None and count < 1):
@@ -145,9 +150,9 @@ def token_windows(
         source if isinstance(source, TextSource) else open_texts(source, field=field, split=split)
     )
     needed = None if count is None else (skip + count) * window
-    ids = _tokens(text, tokenizer, needed and needed + extra * window, clean)
+    ids = _tokens(text, tokenizer, needed and needed + _SPREAD * extra * window, clean)
     there = len(ids) // window - skip
-    num_windows = there if count is None else max(count, min(count + extra, there))
+    num_windows = there if count is None else count
     if num_windows < 1 or len(ids) < (skip + num_windows) * window:
         wanted = f"{'all' if count is None else count} windows of {window} tokens"
         after = f" after {skip} skipped ones" if skip else ""
@@ -157,10 +162,20 @@ def token_windows(
             "shorter windows"
         )
     rows = ids[skip * window : (skip + num_windows) * window].reshape(num_windows, window).clone()
-    description = f"{text.description}, {num_windows} x {window} tokens"
+    if count is not None and extra:
+        rows = torch.cat([rows, _spread(ids[(skip + count) * window :], window, extra)])
+    description = f"{text.description}, {len(rows)} x {window} tokens"
     if skip:
         description += f" after the first {skip * window}"
     return TokenWindows(rows, description, _fingerprint(rows), len(ids))
+
+
+def _spread(ids: Tensor, window: int, most: int) -> Tensor:
+    """At most so many windows of a row of tokens, at even distances, (N, W)."""
+    there = min(len(ids) // window, _SPREAD * most)
+    taken = min(most, there)
+    rows = ids[: there * window].reshape(there, window)
+    return rows[[index * there // taken for index in range(taken)]] if taken else rows[:0]
 
 
 def _tokens(

@@ -149,13 +149,13 @@ def mean_of(statistics: Statistics, table: str, key: str) -> Tensor:
         NumericsError: it is not finite.
     """
     sums: Mapping[str, Tensor] = getattr(statistics, table)
-    if key not in sums or not statistics.tokens:
+    if key not in sums or not statistics.count_of(table):
         raise RequestError(
             f"the method 'spp' needs the sums '{table}' of '{key}', and the statistics hold "
-            f"{len(sums)} such sums over {statistics.tokens} tokens; collect them with what "
-            "Spp.wanted() asks for"
+            f"{len(sums)} such sums over {statistics.count_of(table)} tokens; collect them with "
+            "what Spp.wanted() asks for"
         )
-    mean = sums[key].double() / statistics.tokens
+    mean = sums[key].double() / statistics.count_of(table)
     if not torch.isfinite(mean).all():
         raise NumericsError(
             f"the sums '{table}' of '{key}' hold NaN or infinity; check the model's weights and "

@@ -210,7 +210,8 @@ def add_window_(
         except NumericsError as error:
             raise NumericsError(f"calibration window {index}: {error}") from None
         logits.backward(gradient.to(logits.dtype))
-    sums.tokens += ids.numel()
+    sums.tokens += ids.numel() if wanted.backward else 0
+    sums.moment_tokens += ids.numel() if wanted.moments else 0
     sums.windows += ids.shape[0]
 
 

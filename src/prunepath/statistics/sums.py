@@ -25,7 +25,8 @@ class Statistics:
     """Sums over calibration tokens.
 
     Args:
-        tokens: how many tokens were summed over.
+        tokens: how many tokens the gradient sums are over.
+        moment_tokens: how many tokens `inputs` and `moments` are over; often more.
         windows: how many windows they came in.
         fisher: group -> sum over tokens of squared gate gradients, (units,).
         fisher_blocks: group -> sum over tokens of outer products of gate gradients,
@@ -39,6 +40,7 @@ class Statistics:
     """
 
     tokens: int = 0
+    moment_tokens: int = 0
     windows: int = 0
     fisher: dict[str, Tensor] = field(default_factory=dict)
     fisher_blocks: dict[str, Tensor] = field(default_factory=dict)
@@ -70,6 +72,7 @@ class Statistics:
     def merge_(self, other: Statistics) -> None:
         """Add the sums of another shard."""
         self.tokens += other.tokens
+        self.moment_tokens += other.moment_tokens
         self.windows += other.windows
         for table, key, value in other.items():
             self.add_(table, key, value)
@@ -83,11 +86,17 @@ class Statistics:
 
     def only(self, keep: Callable[[str], bool]) -> Statistics:
         """The same statistics with some tables left out; the sums are shared until added to."""
-        smaller = Statistics(tokens=self.tokens, windows=self.windows)
+        smaller = Statistics(
+            tokens=self.tokens, moment_tokens=self.moment_tokens, windows=self.windows
+        )
         for table, key, value in self.items():
             if keep(table):
                 getattr(smaller, table)[key] = value
         return smaller
+
+    def count_of(self, table: str) -> int:
+        """How many tokens the sums of a table are over."""
+        return self.moment_tokens if table in ("inputs", "moments") else self.tokens
 
     @property
     def num_bytes(self) -> int:
@@ -101,7 +110,12 @@ class Statistics:
         from prunepath.files import atomic_write
 
         tensors = {f"{table}/{key}": value.contiguous() for table, key, value in self.items()}
-        counts = {"tokens": self.tokens, "windows": self.windows, **header}
+        counts = {
+            "tokens": self.tokens,
+            "moment_tokens": self.moment_tokens,
+            "windows": self.windows,
+            **header,
+        }
         with atomic_write(file) as beside:
             save_file(tensors, beside, metadata={"prunepath": json.dumps(counts)})
 
@@ -117,7 +131,9 @@ class Statistics:
         try:
             with safe_open(file, framework="pt") as handle:
                 header = json.loads((handle.metadata() or {})["prunepath"])
-                found = cls(tokens=int(header.pop("tokens")), windows=int(header.pop("windows")))
+                found = cls()
+                for name in _COUNTS:
+                    setattr(found, name, int(header.pop(name)))
                 for name in handle.keys():  # noqa: SIM118 - not a mapping
                     table, _, key = name.partition("/")
                     getattr(found, table)[key] = handle.get_tensor(name)
@@ -129,6 +145,7 @@ class Statistics:
         return found, header
 
 
+_COUNTS = ("tokens", "moment_tokens", "windows")
 _TABLES = (
     "fisher",
     "fisher_blocks",

@@ -104,10 +104,10 @@ def refit_from_moments_(
     for consumer in consumers:
         linear = model.get_submodule(consumer.name)
         assert isinstance(linear, nn.Linear)
-        moment = statistics.moments[consumer.name].double() / statistics.tokens
+        moment = statistics.moments[consumer.name].double() / statistics.moment_tokens
         weight = dense_weights[consumer.name]
         if bias:
-            mean = statistics.inputs[consumer.name].double() / statistics.tokens
+            mean = statistics.inputs[consumer.name].double() / statistics.moment_tokens
             centred = moment - torch.outer(mean, mean)
             repaired = anchored_repair(weight, centred, consumer.kept, ridge=ridge)
             stay = torch.from_numpy(np.flatnonzero(consumer.kept))

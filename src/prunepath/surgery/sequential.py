@@ -41,8 +41,8 @@ def refit_sequentially_(
     statistics: Statistics,
     ids: Tensor,
     *,
-    alpha: float = 0.5,
-    mu: float = 1.0,
+    alpha: float = 0.7,
+    mu: float = 6.0,
     ridge: float = 1e-2,
 ) -> None:
     """Repair the consumers of a cut model one after the other, on its own activations.
@@ -70,7 +70,7 @@ def refit_sequentially_(
         def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
             assert isinstance(module, nn.Linear)
             if name in kept:
-                moment = statistics.moments[name].double() / statistics.tokens
+                moment = statistics.moments[name].double() / statistics.moment_tokens
                 prior = _Prior(dense_weights[name], moment, kept[name], mu, ridge)
                 wanted = dense_outputs[name] + alpha * drift
                 if module.bias is not None:
