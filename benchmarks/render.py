@@ -45,7 +45,7 @@ def _protocol() -> list[str]:
     return [
         "SmolLM2-135M-Instruct, float32, no training. Calibration: 32 windows x 512 tokens of",
         "WikiText-2 validation for gradients; second moments of inputs see 96 further windows",
-        "of the same text, forward only, and two more windows choose the refit's strength. Evaluation:",
+        "of the same text, forward only; two more windows choose the refit's strength. Evaluation:",
         "perplexity of the first 24 windows x 512 tokens of WikiText-2 test.",
         "A ratio is the removed fraction of the block parameters, counted from shapes; FFN widths",
         "are multiples of 8, query-key and value widths multiples of 8, heads of a layer equally",

@@ -141,6 +141,8 @@ class SolutionPath:
             provenance = Provenance(**header["provenance"])
             sizes = [group.num_units for group in structure.groups]
             split = {key: _split(tensors[key], structure, sizes) for key in _KEYS}
+            if sorted(tensors["rank"].tolist()) != list(range(sum(sizes))):
+                raise ValueError("its ranks are not a total order")
         except PathFileError:
             raise
         except (AttributeError, KeyError, TypeError, ValueError) as error:

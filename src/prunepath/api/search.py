@@ -94,7 +94,7 @@ def search(
     chosen = METHODS[method]
     settings = chosen.Config.from_dict(dict(config or {}))
     scorer = chosen(settings)
-    objective = objective or chosen.default_objective
+    objective = objective or scorer.objective()
     logit_gradient(objective)
     _check_counts(windows, window, refit_windows, holdout_windows, moment_windows)
     target = Path(output)

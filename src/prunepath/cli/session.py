@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["EXIT_ERROR", "EXIT_INTERRUPTED", "listener", "session"]
 
 EXIT_ERROR = 2
-EXIT_INTERRUPTED = 130
+EXIT_INTERRUPTED = 2
 
 # Read by the libraries when they are imported.
 _QUIET = {
@@ -39,7 +39,7 @@ def session(*, verbose: bool = False, interrupted: str = "nothing was written") 
         verbose: let other libraries show their warnings and progress bars.
         interrupted: what Ctrl-C leaves behind, as half a sentence.
 
-    A `PrunepathError` is one sentence on stderr and exit code 2, Ctrl-C one and exit code 130.
+    A `PrunepathError` is one sentence on stderr and exit code 2, so is Ctrl-C.
     Anything else is a defect and shows its traceback.
     """
     with ExitStack() as stack:

@@ -270,7 +270,7 @@ def methods_text(found: Mapping[str, str]) -> None:
 
 def settings_text(method: type[Method]) -> None:
     """A method's settings: name, default and what it does."""
-    lines = [f"{method.name}: {method.summary} (objective {method.default_objective})"]
+    lines = [f"{method.name}: {method.summary} (objective {method().objective()})"]
     rows = [
         (f"{item.name}={_setting(item.default)}", item.metadata.get("help", ""))
         for item in fields(method.Config)

@@ -44,7 +44,9 @@ class Taylor(Method):
 
     name = "taylor"
     summary = "mean absolute gate gradient of the task loss"
-    default_objective = "task"
+
+    def objective(self) -> str:
+        return "task"
 
     def wanted(self) -> Wanted:
         return Wanted(gradients=True, moments=True, output_gradients=False)

@@ -111,7 +111,6 @@ class Method:
     name: ClassVar[str]
     summary: ClassVar[str]
     Config: ClassVar[type[MethodConfig]] = MethodConfig
-    default_objective: ClassVar[str] = "kl"
 
     def __init__(self, config: MethodConfig | None = None) -> None:
         self.config: Any = config if config is not None else self.Config()
@@ -119,6 +118,10 @@ class Method:
     def wanted(self) -> Wanted:
         """Statistics it needs. Second moments are always formed: the refit wants them."""
         return Wanted(gradients=False, moments=True, output_gradients=False)
+
+    def objective(self) -> str:
+        """The objective it is meant for, when the user names none."""
+        return "kl"
 
     def rank(self, context: SearchContext) -> Ranking:
         """Score all units."""

@@ -137,6 +137,9 @@ class Spp(Method):
             gradients=self.config.dynamics != "authors", moments=True, output_gradients=surrogate
         )
 
+    def objective(self) -> str:
+        return "task" if self.config.dynamics == "authors" else "kl"
+
     def rank(self, context: SearchContext) -> Ranking:
         if self.config.dynamics == "coupled":
             return coupled_ranking(context, self.config)

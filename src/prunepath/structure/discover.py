@@ -222,7 +222,7 @@ def _assemble(
             fixed_macs += module.weight.numel()  # a tied head works too, though it owns nothing
         rest = {key: p for key, p in own.items() if key not in covered and key in parameters}
         if rest:
-            place = next((p for p in reasons if name.startswith(p)), "")
+            place = next((p for p in reasons if f"{name}.".startswith(f"{p}.")), "")
             why = reasons.get(place) or _left_reason(name, module, family)
             left.append(
                 LeftAlone(module=name, params=sum(p.numel() for p in rest.values()), reason=why)
@@ -239,6 +239,7 @@ def _assemble(
         ),
         weight_bytes=sum(p.numel() * p.element_size() for p in parameters.values()),
         fixed_macs_per_token=fixed_macs,
+        num_layers=len(model.get_submodule(family.layers)),  # type: ignore[arg-type]
         config_sizes=dict(family.config_sizes),
         legal_sizes=legal_sizes(
             model.config, family.config_sizes, factor_sizes(family, model.config, 0)

@@ -125,6 +125,7 @@ class Structure:
         block_params: parameters of the layers (everything a ratio is counted over).
         weight_bytes: bytes of all parameters.
         fixed_macs_per_token: MACs per token of linear maps outside the places.
+        num_layers: layers of the model, with units or without.
         config_sizes: config field -> factors whose product it states.
         legal_sizes: config field -> values its config class accepts, where it is choosy.
     """
@@ -138,13 +139,9 @@ class Structure:
     block_params: int
     weight_bytes: int
     fixed_macs_per_token: int
+    num_layers: int
     config_sizes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     legal_sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-
-    @property
-    def num_layers(self) -> int:
-        """Number of layers with at least one place."""
-        return 1 + max(place.layer for place in self.places)
 
     @property
     def kinds(self) -> tuple[str, ...]:
