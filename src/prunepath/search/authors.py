@@ -16,8 +16,6 @@ gates are per KV group instead of one vector for all heads. Their objective is t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -26,11 +24,9 @@ from prunepath.progress import track
 from prunepath.search.gate_loss import GateLoss
 from prunepath.search.method import FloatArray, Ranking, SearchContext
 from prunepath.search.run_state import RunState
+from prunepath.search.spp_config import SppConfig
 from prunepath.structure.cost import unit_cost
 from prunepath.structure.gates import frozen
-
-if TYPE_CHECKING:
-    from prunepath.search.spp import SppConfig
 
 __all__ = ["authors_ranking"]
 

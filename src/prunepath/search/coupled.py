@@ -22,7 +22,7 @@ The result is a curvature per unit, the one at which the closed form gives the o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,11 +35,9 @@ from prunepath.search.elimination import median_scale
 from prunepath.search.gate_loss import GateLoss, finest_groups
 from prunepath.search.method import Ranking, SearchContext
 from prunepath.search.run_state import RunState
+from prunepath.search.spp_config import SppConfig
 from prunepath.search.surrogate import mean_of
 from prunepath.structure.gates import frozen
-
-if TYPE_CHECKING:
-    from prunepath.search.spp import SppConfig
 
 __all__ = ["coupled_ranking"]
 

@@ -14,7 +14,6 @@ a model that was cut and repaired on the way (`removed`, `damage`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -23,13 +22,11 @@ from prunepath.errors import NumericsError, RequestError
 from prunepath.search.elimination import eliminate, eliminate_with_refit
 from prunepath.search.flow import flow_order
 from prunepath.search.method import FloatArray, SearchContext
+from prunepath.search.spp_config import SppConfig
 from prunepath.statistics.sums import Statistics
 from prunepath.structure.axes import BoolArray
 from prunepath.structure.gates import owner_index
 from prunepath.structure.units import UnitGroup
-
-if TYPE_CHECKING:
-    from prunepath.search.spp import SppConfig
 
 __all__ = ["curvature_block", "group_damage", "mean_of", "surrogate_damage"]
 
