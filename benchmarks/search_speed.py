@@ -76,7 +76,7 @@ def _measure(
     import torch
 
     from prunepath.data.windows import token_windows
-    from prunepath.search.method import METHODS, SearchContext, total_order
+    from prunepath.methods.method import METHODS, SearchContext, total_order
     from prunepath.statistics.objective import logit_gradient
     from prunepath.statistics.run import collect
     from prunepath.structure.discover import discover

@@ -93,6 +93,11 @@ class SolutionPath:
             object.__setattr__(self, field_name, values)
 
     @cached_property
+    def fingerprint(self) -> str:
+        """sha256 over everything the file holds."""
+        return _checksum(self._tensors(), self._header())
+
+    @cached_property
     def removal_order(self) -> list[tuple[str, int]]:
         """All units, (group name, unit index), first removed first."""
         pairs = [(name, unit) for name, ranks in self.rank.items() for unit in range(len(ranks))]

@@ -147,7 +147,7 @@ def test_interrupted_while_calibrating_it_goes_on_to_the_same_bytes(
     assert [item.name for item in tmp_path.iterdir()] == ["path"]
 
 
-@pytest.mark.parametrize("where", ["prunepath.search.method.total_order", "prunepath.files._swap"])
+@pytest.mark.parametrize("where", ["prunepath.methods.method.total_order", "prunepath.files._swap"])
 def test_interrupted_at_the_end_it_goes_on_to_the_same_bytes(
     where: str,
     tmp_path: Path,

@@ -71,7 +71,7 @@ def test_extract_says_what_it_did(tmp_path: Path, path_folder: Path) -> None:
     result = call("extract", path_folder, "--params", "85%", "-o", tmp_path / "small")
     assert result.stderr.startswith("layout per-layer: it will load with prunepath")
     text = result.stdout
-    assert text.startswith("params 85%: ")
+    assert text.startswith("reached params 85%: ")
     assert "of at most" in text
     assert "refit: sequential, strength" in text
     assert "held-out loss with" in text

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from prunepath.methods import method as registry
+from prunepath.methods.method import SearchContext, total_order
 from prunepath.path import SolutionPath
-from prunepath.search import method as registry
-from prunepath.search.method import SearchContext, total_order
 from tests.conformance.families import FAMILIES, dense, random_tokens
 from tests.conformance.methods import METHODS
 from tests.conformance.paths import PROVENANCE

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prunepath.search.method import SearchContext
+from prunepath.methods.method import SearchContext
 from prunepath.statistics.collect import Wanted, add_window_, recording
 from prunepath.statistics.objective import logit_gradient
 from prunepath.statistics.sums import Statistics

@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from prunepath.search.bregman import (
+from prunepath.methods.bregman import (
     Bregman,
     BregmanState,
     curvature_from,
     dual_at,
     importance_order,
 )
-from prunepath.search.flow import flow_order
+from prunepath.methods.flow import flow_order
 from tests.search.problems import random_block
 
 CURVATURE = torch.tensor([0.01, 0.05, 0.1, 0.5, 2.0], dtype=torch.float64)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from prunepath.search.elimination import eliminate, eliminate_with_refit, median_scale
+from prunepath.methods.elimination import eliminate, eliminate_with_refit, median_scale
 from tests.search.problems import LinearMap, random_block, removal_order
 
 OWNERS = {

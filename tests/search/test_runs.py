@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from prunepath.errors import NumericsError
-from prunepath.search.authors import _start, _step_
-from prunepath.search.gate_loss import GateLoss, finest_groups
-from prunepath.search.method import Ranking, SearchContext, total_order
-from prunepath.search.spp import Spp, SppConfig
-from prunepath.search.surrogate import mean_of
+from prunepath.methods.authors import _start, _step_
+from prunepath.methods.gate_loss import GateLoss, finest_groups
+from prunepath.methods.method import Ranking, SearchContext, total_order
+from prunepath.methods.spp import Spp, SppConfig
+from prunepath.methods.surrogate import mean_of
 from prunepath.structure.gates import frozen
 from tests.search.problems import context_of
 

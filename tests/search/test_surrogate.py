@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from prunepath.errors import NumericsError, RequestError
-from prunepath.search.method import SearchContext, total_order
-from prunepath.search.spp import Spp, SppConfig
-from prunepath.search.surrogate import curvature_block, group_damage, mean_of
+from prunepath.methods.method import SearchContext, total_order
+from prunepath.methods.spp import Spp, SppConfig
+from prunepath.methods.surrogate import curvature_block, group_damage, mean_of
 from prunepath.statistics.sums import Statistics
 from prunepath.structure.gates import owner_index
 from tests.search.problems import context_of

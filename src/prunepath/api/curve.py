@@ -72,6 +72,8 @@ def curve(
 
     if not points:
         raise RequestError("no points were given; pass ratios such as --points 0.1,0.3,0.5")
+    if not layouts:
+        raise RequestError("no layouts were given; use per-layer, uniform or both")
     budgets = {point: Budget.from_ratio(point) for point in points}
     shops = {
         layout: Workshop(
@@ -97,7 +99,7 @@ def curve(
         split="evaluation" if data is None and split is None else split,
     )
     folder = Path(output)
-    request = _request(first.path.provenance.model_fingerprint, text.fingerprint, refit)
+    request = _request(first.path.fingerprint, text.fingerprint, refit, f"speed={speed}")
     done_file = folder / f"curve-{request}.jsonl"
     done = {row.name: row for row in read_rows(done_file)} if done_file.exists() else {}
 

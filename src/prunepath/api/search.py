@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prunepath.errors import DataError, RequestError
+from prunepath.errors import DataError, NumericsError, RequestError
 
 if TYPE_CHECKING:
     from prunepath.path import SolutionPath
@@ -81,9 +81,9 @@ def search(
     from prunepath.api.supplies import CALIBRATION_FILE, save_calibration
     from prunepath.checkpoint.source import fingerprint, open_model
     from prunepath.files import atomic_directory, refuse_used, require_space
+    from prunepath.methods.method import METHODS, SearchContext, total_order
     from prunepath.path import Provenance, SolutionPath
     from prunepath.progress import note
-    from prunepath.search.method import METHODS, SearchContext, total_order
     from prunepath.statistics.collect import Wanted, estimate_bytes
     from prunepath.statistics.objective import logit_gradient
     from prunepath.statistics.run import collect
@@ -133,47 +133,51 @@ def search(
         "holdout_windows": holdout_windows,
     }
     state = _state_folder(target, request)
-    sums = collect(
-        opened.model,
-        structure,
-        text.ids[:windows],
-        wanted,
-        objective=objective,
-        seed=seed,
-        folder=state,
-        output_windows=min(refit_windows, windows),
-        progress=progress,
-    )
-    if text.num_windows > count:
-        more = state / "moments"
-        more.mkdir(exist_ok=True)
-        sums.merge_(
-            collect(
-                opened.model,
-                structure,
-                text.ids[count:],
-                Wanted(gradients=False, moments=True, output_gradients=False),
-                objective=objective,
-                seed=seed,
-                folder=more,
-                output_windows=0,
-                progress=progress,
-            )
+    try:
+        sums = collect(
+            opened.model,
+            structure,
+            text.ids[:windows],
+            wanted,
+            objective=objective,
+            seed=seed,
+            folder=state,
+            output_windows=min(refit_windows, windows),
+            progress=progress,
         )
-    note(progress, "ordering the units")
-    with frozen(opened.model):
-        ranking = scorer.rank(
-            SearchContext(
-                model=opened.model,
-                structure=structure,
-                statistics=sums,
-                ids=text.ids[:windows],
-                objective=objective,
-                seed=seed,
-                state_folder=state,
-                progress=progress,
+        if text.num_windows > count:
+            more = state / "moments"
+            more.mkdir(exist_ok=True)
+            sums.merge_(
+                collect(
+                    opened.model,
+                    structure,
+                    text.ids[count:],
+                    Wanted(gradients=False, moments=True, output_gradients=False),
+                    objective=objective,
+                    seed=seed,
+                    folder=more,
+                    output_windows=0,
+                    progress=progress,
+                )
             )
-        )
+        note(progress, "ordering the units")
+        with frozen(opened.model):
+            ranking = scorer.rank(
+                SearchContext(
+                    model=opened.model,
+                    structure=structure,
+                    statistics=sums,
+                    ids=text.ids[:windows],
+                    objective=objective,
+                    seed=seed,
+                    state_folder=state,
+                    progress=progress,
+                )
+            )
+    except NumericsError:  # it would fail again: there is nothing to go on with
+        shutil.rmtree(state)
+        raise
     provenance = Provenance(**{**vars(provenance), "extra": dict(ranking.extra)})
     path = SolutionPath(
         structure=structure, **total_order(structure, ranking), provenance=provenance, folder=target
@@ -189,7 +193,11 @@ def search(
             holdout=text.ids[windows:count],
         )
         for file in sorted(state.glob("outputs-*.safetensors")):
-            shutil.move(file, folder / file.name)
+            # Linked, not moved: what an interruption leaves must be complete.
+            try:
+                (folder / file.name).hardlink_to(file)
+            except OSError:  # a file system without links
+                shutil.copyfile(file, folder / file.name)
     shutil.rmtree(state)
     return path
 

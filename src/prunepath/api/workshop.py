@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prunepath.api.supplies import Supplies, read_supplies
+from prunepath.errors import RequestError
 
 if TYPE_CHECKING:
     from prunepath.allocation.allocate import Allocation
@@ -73,6 +74,8 @@ class Workshop:
             floor=floor,
             sequence_length=sequence_length,
         )
+        if refit not in REFITS:
+            raise RequestError(f"unknown refit '{refit}'; use one of {', '.join(REFITS)}")
         self.refit = refit
         self.bias = bias
         self.progress = progress

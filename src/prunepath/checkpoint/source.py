@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prunepath.errors import MissingExtraError, ModelError, NumericsError
+from prunepath.errors import MissingExtraError, ModelError, NumericsError, RequestError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -59,6 +59,7 @@ def open_model(
         ModelError: not found, not readable, or not a causal language model.
         MissingExtraError: a GGUF file without the `gguf` package.
     """
+    _check_placement(dtype, device)
     if not isinstance(source, str | Path):
         if not hasattr(source, "config"):
             raise ModelError(
@@ -66,7 +67,8 @@ def open_model(
                 "model, a folder, a GGUF file or a Hub id"
             )
         name = str(getattr(source.config, "_name_or_path", "") or type(source).__name__)
-        return OpenedModel(_placed(source, device), _tokenizer(tokenizer, {}), name)
+        found = _tokenizer(tokenizer or None, {}, asked=True)
+        return OpenedModel(_placed(source, device), found, name)
     where, options = _where(source)
     options.update(hub, trust_remote_code=trust_remote_code)
     from transformers import AutoModelForCausalLM
@@ -90,8 +92,29 @@ def open_model(
             "a folder with config.json and safetensors, or a GGUF file"
         ) from None
     _clear_quantization_marks_(model)
-    found = _tokenizer(where if tokenizer is None else tokenizer or None, options)
+    if tokenizer is None:
+        found = _tokenizer(where, options)
+    else:  # neither the model's file nor its revision lies there
+        elsewhere = {k: v for k, v in options.items() if k not in {"gguf_file", "revision"}}
+        found = _tokenizer(tokenizer or None, elsewhere, asked=True)
     return OpenedModel(_placed(model, device), found, str(source))
+
+
+def _check_placement(dtype: str, device: str | None) -> None:
+    """Refuse a type or device that is not there before anything is loaded."""
+    import torch
+
+    if dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
+        raise RequestError(f"unknown dtype '{dtype}'; use auto, float32, bfloat16 or float16")
+    if device is None:
+        return
+    try:
+        torch.empty(0, device=device)
+    except (AssertionError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise RequestError(
+            f"cannot use the device '{device}' ({reason}); use cpu, or a device this machine has"
+        ) from None
 
 
 def _where(source: str | Path) -> tuple[str, dict[str, Any]]:
@@ -123,7 +146,9 @@ def _nearest(path: Path) -> str:
     return f"; did you mean '{folder / close[0]}'?" if close else f" in '{folder}'; check the name"
 
 
-def _tokenizer(source: Any, options: dict[str, Any]) -> PreTrainedTokenizerBase | None:
+def _tokenizer(
+    source: Any, options: dict[str, Any], *, asked: bool = False
+) -> PreTrainedTokenizerBase | None:
     if source is None or not isinstance(source, str | Path):
         return source
     from transformers import AutoTokenizer
@@ -131,6 +156,10 @@ def _tokenizer(source: Any, options: dict[str, Any]) -> PreTrainedTokenizerBase 
     try:
         found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, **options)
     except (OSError, ValueError, KeyError):
+        if asked:
+            raise ModelError(
+                f"there is no tokenizer at '{source}'; pass a folder or Hub id that has one"
+            ) from None
         return None  # a model without a tokenizer is fine until text is needed
     return found
 

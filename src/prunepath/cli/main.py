@@ -322,7 +322,7 @@ def methods(
     """List the search methods, or the settings of one."""
     with session():
         from prunepath.cli import show
-        from prunepath.search.method import METHODS
+        from prunepath.methods.method import METHODS
 
         if name is None:
             show.methods_text({each: METHODS[each].summary for each in METHODS})

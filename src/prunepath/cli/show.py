@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from prunepath.api.evaluate import Evaluation
     from prunepath.api.inspect import Inspection
     from prunepath.api.workshop import Extraction
+    from prunepath.methods.method import Method
     from prunepath.path import Provenance, SolutionPath
     from prunepath.report.rows import SizeRow
-    from prunepath.search.method import Method
     from prunepath.structure.cost import Cost
 
 __all__ = [
@@ -112,7 +112,7 @@ def loading_sentence(layout: str, kinds: Sequence[str]) -> str:
 def extraction_text(made: Extraction) -> None:
     """What an extraction reached, how it was repaired and checked, and how to go on."""
     console = _console()
-    _lines(console, str(made.allocation), _refit_sentence(made.refit))
+    _lines(console, f"reached {made.allocation}", _refit_sentence(made.refit))
     if made.latency_seconds is not None:
         _lines(console, f"measured: {1e3 * made.latency_seconds:.3g} ms for one forward pass")
     check = made.verification

@@ -81,7 +81,7 @@ def _resize_(model: nn.Module, name: str, texts: tuple[str, str], sizes: Mapping
     weight = torch.empty(
         (out_features, in_features), dtype=old.weight.dtype, device=old.weight.device
     )
-    linear = nn.Linear(0, 0, bias=False, device="meta")
+    linear = nn.Linear(1, 1, bias=False, device="meta")
     linear.weight = nn.Parameter(weight, requires_grad=old.weight.requires_grad)
     if old.bias is not None:
         linear.bias = nn.Parameter(old.bias.detach().new_empty(out_features))

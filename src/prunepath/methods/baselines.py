@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from prunepath.search.method import FloatArray, Method, Ranking, SearchContext
+from prunepath.methods.method import FloatArray, Method, Ranking, SearchContext
 from prunepath.statistics.collect import Wanted
 from prunepath.structure.units import UnitGroup
 

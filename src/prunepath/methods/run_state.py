@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from prunepath.files import atomic_write
+from prunepath.methods.method import SearchContext
 from prunepath.progress import note
-from prunepath.search.method import SearchContext
 
 __all__ = ["RunState"]
 

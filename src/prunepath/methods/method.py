@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -46,6 +46,12 @@ class MethodConfig:
                     f"this method has no setting '{name}'; it has "
                     f"{', '.join(sorted(known)) or 'none'}"
                 )
+        for item in fields(cls):
+            if item.name not in settings or item.default is MISSING:
+                continue
+            value, usual = settings[item.name], item.default
+            if not isinstance(value, float | int if isinstance(usual, float) else type(usual)):
+                raise RequestError(f"{item.name} is {value!r}; give a value like {usual!r}")
         return cls(**settings)
 
     def to_dict(self) -> dict[str, Any]:
@@ -130,11 +136,11 @@ class Method:
 
 METHODS: Registry[type[Method]] = Registry("method", "prunepath.methods")
 for _name, _target in {
-    "spp": "prunepath.search.spp:Spp",
-    "fisher": "prunepath.search.baselines:DiagonalFisher",
-    "magnitude": "prunepath.search.baselines:Magnitude",
-    "taylor": "prunepath.search.baselines:Taylor",
-    "random": "prunepath.search.baselines:Random",
+    "spp": "prunepath.methods.spp:Spp",
+    "fisher": "prunepath.methods.baselines:DiagonalFisher",
+    "magnitude": "prunepath.methods.baselines:Magnitude",
+    "taylor": "prunepath.methods.baselines:Taylor",
+    "random": "prunepath.methods.baselines:Random",
 }.items():
     METHODS.register(_name, _target)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from prunepath.errors import RequestError
-from prunepath.search.method import MethodConfig
+from prunepath.methods.method import MethodConfig
 
 __all__ = ["SppConfig"]
 

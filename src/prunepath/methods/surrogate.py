@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from prunepath.errors import NumericsError, RequestError
-from prunepath.search.elimination import eliminate, eliminate_with_refit
-from prunepath.search.flow import flow_order
-from prunepath.search.method import FloatArray, SearchContext
-from prunepath.search.spp_config import SppConfig
+from prunepath.methods.elimination import eliminate, eliminate_with_refit
+from prunepath.methods.flow import flow_order
+from prunepath.methods.method import FloatArray, SearchContext
+from prunepath.methods.spp_config import SppConfig
 from prunepath.statistics.sums import Statistics
 from prunepath.structure.axes import BoolArray
 from prunepath.structure.gates import owner_index

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from prunepath.errors import NumericsError
-from prunepath.search.method import SearchContext
+from prunepath.methods.method import SearchContext
 from prunepath.statistics.objective import kl_to_dense
 from prunepath.structure.gates import gated
 from prunepath.structure.units import Structure, UnitGroup

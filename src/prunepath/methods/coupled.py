@@ -29,14 +29,14 @@ import torch
 from torch import Tensor
 
 from prunepath.errors import NumericsError
+from prunepath.methods.bregman import Bregman, BregmanState, curvature_from, importance_order
+from prunepath.methods.elimination import median_scale
+from prunepath.methods.gate_loss import GateLoss, finest_groups
+from prunepath.methods.method import Ranking, SearchContext
+from prunepath.methods.run_state import RunState
+from prunepath.methods.spp_config import SppConfig
+from prunepath.methods.surrogate import mean_of
 from prunepath.progress import note, track
-from prunepath.search.bregman import Bregman, BregmanState, curvature_from, importance_order
-from prunepath.search.elimination import median_scale
-from prunepath.search.gate_loss import GateLoss, finest_groups
-from prunepath.search.method import Ranking, SearchContext
-from prunepath.search.run_state import RunState
-from prunepath.search.spp_config import SppConfig
-from prunepath.search.surrogate import mean_of
 from prunepath.structure.gates import frozen
 
 __all__ = ["coupled_ranking"]

@@ -13,11 +13,11 @@ it reports damage (h / 2) and no times of its own.
 
 from __future__ import annotations
 
-from prunepath.search.authors import authors_ranking
-from prunepath.search.coupled import coupled_ranking
-from prunepath.search.method import Method, Ranking, SearchContext
-from prunepath.search.spp_config import SppConfig
-from prunepath.search.surrogate import surrogate_damage
+from prunepath.methods.authors import authors_ranking
+from prunepath.methods.coupled import coupled_ranking
+from prunepath.methods.method import Method, Ranking, SearchContext
+from prunepath.methods.spp_config import SppConfig
+from prunepath.methods.surrogate import surrogate_damage
 from prunepath.statistics.collect import Wanted
 
 __all__ = ["Spp", "SppConfig"]

@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prunepath.methods.gate_loss import GateLoss
+from prunepath.methods.method import FloatArray, Ranking, SearchContext
+from prunepath.methods.run_state import RunState
+from prunepath.methods.spp_config import SppConfig
 from prunepath.progress import track
-from prunepath.search.gate_loss import GateLoss
-from prunepath.search.method import FloatArray, Ranking, SearchContext
-from prunepath.search.run_state import RunState
-from prunepath.search.spp_config import SppConfig
 from prunepath.structure.cost import unit_cost
 from prunepath.structure.gates import frozen
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from prunepath.search.bregman import Bregman, BregmanState, importance_order
-from prunepath.search.elimination import median_scale
+from prunepath.methods.bregman import Bregman, BregmanState, importance_order
+from prunepath.methods.elimination import median_scale
 
 __all__ = ["flow_order"]
 
