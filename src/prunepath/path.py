@@ -188,7 +188,7 @@ class SolutionPath:
             raise PathFileError(
                 f"this path belongs to '{self.provenance.model_id}' with weights "
                 f"{expected[:12]}, and '{model_id}' has weights {fingerprint[:12]}; pass the model "
-                "the path was searched on, or search this one"
+                "the path was searched on, in the same dtype, or search this one"
             )
 
     def _tensors(self) -> dict[str, NDArray[Any]]:

@@ -123,6 +123,7 @@ class Workshop:
         self, budget: Budget, output: str | Path | None = None, *, overwrite: bool = False
     ) -> Extraction:
         """Cut, repair, write and check one size."""
+        from prunepath.checkpoint.save import is_stock
         from prunepath.progress import note
         from prunepath.surgery.cut import cut
 
@@ -134,6 +135,8 @@ class Workshop:
         clock.lap("read statistics")
         model: Any = cut(self.dense, self.path.structure, allocation.selection)
         clock.lap("cut")
+        loader = "stock transformers" if is_stock(model) else "prunepath (import prunepath first)"
+        note(self.progress, f"the result loads with {loader}")
         refit = self._repair_(model, allocation.selection, supplies)
         clock.lap("refit")
         verification = None

@@ -64,7 +64,7 @@ def model_card(
         *header,
         f"# {base}, cut to {format_count(cost.params)} parameters",
         "",
-        f"Cut with [prunepath](https://pypi.org/project/prunepath) "
+        f"Cut with prunepath "
         f"{provenance.library_version} from `{base}` under the budget {allocation.budget}; "
         f"{100 * allocation.ratio:.1f}% of the block parameters were removed. Nothing was trained.",
         "",

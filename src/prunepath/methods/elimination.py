@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prunepath.statistics.solve import factor
 from prunepath.structure.axes import IntArray
 
 __all__ = ["eliminate", "eliminate_with_refit", "median_scale"]
@@ -82,7 +83,7 @@ def eliminate_with_refit(
     moment.diagonal().add_(damping)
     weight = weight_OI.to(moment.device).double() * scale**0.5
     rows = _root(output_gradient_OO.to(moment.device)) @ weight
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(moment[stay][:, stay]))
+    inverse = torch.cholesky_inverse(factor(moment[stay][:, stay], damping))
     rows = rows[:, stay] + rows[:, out] @ (moment[out][:, stay] @ inverse)
     columns = torch.arange(len(stay)).view(-1, columns_UC.shape[1])  # of each unit left
     while len(columns):

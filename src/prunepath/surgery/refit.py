@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from prunepath.statistics.solve import factor
 from prunepath.statistics.sums import Statistics
 from prunepath.structure.axes import BoolArray
 from prunepath.structure.selection import Selection, kept_positions
@@ -69,9 +70,10 @@ def anchored_repair(
     moment = moment_II.double()
     weight = weight_OI.to(moment)
     system = moment[stay][:, stay]
-    system.diagonal().add_(ridge * ridge_scale(moment))
+    anchor = ridge * ridge_scale(moment)
+    system.diagonal().add_(anchor)
     cross = moment[stay][:, out] @ weight[:, out].T
-    return weight[:, stay] + torch.cholesky_solve(cross, torch.linalg.cholesky(system)).T
+    return weight[:, stay] + torch.cholesky_solve(cross, factor(system, anchor)).T
 
 
 def ridge_scale(moment: Tensor) -> float:

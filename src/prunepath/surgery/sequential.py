@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from prunepath.errors import NumericsError
+from prunepath.statistics.solve import factor
 from prunepath.statistics.sums import Statistics
 from prunepath.structure.axes import BoolArray
 from prunepath.surgery.refit import Consumer, ridge_scale
@@ -104,7 +105,8 @@ class _Prior:
         weight = weight_OI.double()
         anchor = ridge * ridge_scale(moment_II)
         self.system = mu * moment_II[stay][:, stay]
-        self.system.diagonal().add_(mu * anchor)
+        self.anchor = mu * anchor
+        self.system.diagonal().add_(self.anchor)
         self.target = mu * (moment_II[stay] @ weight.T + anchor * weight[:, stay].T)
 
 
@@ -114,7 +116,7 @@ def _solve(name: str, inputs: Tensor, wanted: Tensor, prior: _Prior) -> Tensor:
     wishes = wanted[:, 1:].reshape(len(rows), -1).to(rows.dtype)
     system = (rows.T @ rows).double() / len(rows) + prior.system
     target = (rows.T @ wishes).double() / len(rows) + prior.target
-    weight = torch.cholesky_solve(target, torch.linalg.cholesky(system)).T
+    weight = torch.cholesky_solve(target, factor(system, prior.anchor)).T
     if not torch.isfinite(weight).all():
         raise NumericsError(
             f"the repaired weight of '{name}' is not finite; extract with --refit moments or none"
