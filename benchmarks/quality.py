@@ -6,13 +6,15 @@ python -m benchmarks quality [--ratios 0.1,0.2] [--methods spp,fisher]
 from __future__ import annotations
 
 import argparse
+import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.protocol import (
     RATIOS,
-    RESULTS,
+    ROOT,
     WINDOW,
     WINDOWS,
     Rows,
@@ -40,6 +42,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any], str, str]] = {
     "random": ("random", {}, "per-layer", "sequential"),
     "random, no refit": ("random", {}, "per-layer", "none"),
 }
+OUT = ROOT / "out" / "benchmarks"
 ZERO_SHOT = ("arc_easy_test", "piqa_dev", "winogrande_dev", "openbookqa_test")
 ZERO_SHOT_RATIOS = (0.0, 0.2, 0.3)
 ZERO_SHOT_VARIANTS = ("dense", "spp", "spp, uniform", "fisher")
@@ -133,18 +136,21 @@ def _zero_shot(model: Any, questions: int) -> dict[str, Any]:
     return {"questions": questions, **found, "mean": sum(found.values()) / len(found)}
 
 
-def path_folder(method: str, settings: dict[str, Any]) -> tuple[Path, float]:
-    """The path of a method, searched once; returns its folder and the seconds it took.
+def path_folder(method: str, settings: dict[str, Any]) -> tuple[Path, float | None]:
+    """The path of a method; returns its folder and the seconds of its search.
 
-    All methods with the same objective see the same calibration windows.
+    The default method is searched as a user would. Every other method of the same objective ranks
+    from one more pass over the same windows and takes the same supplies for its refit, so rows
+    differ by the order alone; such a row states no search time.
     """
-    import json
-
     import prunepath
 
     name = "-".join([method, *(f"{k}={v}" for k, v in sorted(settings.items()))])
-    folder = RESULTS.parents[1] / "out" / "benchmarks" / f"{name}-{WINDOWS}x{WINDOW}"
+    folder = OUT / f"{name}-{WINDOWS}x{WINDOW}"
     clock = folder / "seconds.json"
+    own_search = (method, settings) == ("spp", {}) or method == "taylor"
+    if not own_search:
+        return _ranked(folder, method, settings), None
     if not clock.exists():
         start = time.perf_counter()
         prunepath.search(
@@ -160,3 +166,62 @@ def path_folder(method: str, settings: dict[str, Any]) -> tuple[Path, float]:
         )
         clock.write_text(json.dumps(time.perf_counter() - start))
     return folder, float(json.loads(clock.read_text()))
+
+
+def _ranked(folder: Path, method: str, settings: dict[str, Any]) -> Path:
+    """A path from shared statistics, with the default path's supplies beside it."""
+    import shutil
+
+    from prunepath.methods.method import METHODS, SearchContext, total_order
+    from prunepath.path import PATH_FILE, SolutionPath
+    from prunepath.statistics.sums import STATISTICS_FILE, Statistics
+    from prunepath.structure.gates import frozen
+
+    if (folder / PATH_FILE).exists():
+        return folder
+    default, _ = path_folder("spp", {})
+    base = SolutionPath.from_pretrained(default)
+    sums, ids = _shared_statistics()
+    moments, _ = Statistics.load(default / STATISTICS_FILE)
+    sums.moments, sums.inputs = moments.moments, moments.inputs
+    sums.moment_tokens = moments.moment_tokens
+    scorer = METHODS[method](METHODS[method].Config.from_dict(settings))
+    with frozen(opened().model):
+        ranking = scorer.rank(
+            SearchContext(model=opened().model, structure=base.structure, statistics=sums, ids=ids)
+        )
+    provenance = replace(
+        base.provenance, method=method, method_config=scorer.config.to_dict(), extra={}
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in default.glob("*.safetensors"):
+        if file.name != PATH_FILE:
+            shutil.copy(file, folder / file.name)
+    SolutionPath(
+        structure=base.structure, **total_order(base.structure, ranking), provenance=provenance
+    ).save_pretrained(folder)
+    return folder
+
+
+def _shared_statistics() -> tuple[Any, Any]:
+    """One pass over the calibration windows with every sum, kept for all methods."""
+    from prunepath.data.windows import token_windows
+    from prunepath.statistics.collect import Wanted
+    from prunepath.statistics.run import collect
+    from prunepath.structure.discover import discover
+
+    folder = OUT / "shared"
+    folder.mkdir(parents=True, exist_ok=True)
+    ids = token_windows(text("valid"), opened().tokenizer, window=WINDOW, count=WINDOWS).ids
+    model = opened().model
+    sums = collect(
+        model,
+        discover(model),
+        ids,
+        Wanted(),
+        objective="kl",
+        seed=0,
+        folder=folder,
+        output_windows=0,
+    )
+    return sums, ids
