@@ -36,14 +36,18 @@ SEARCH: dict[str, Any] = {"windows": 8, "window": 512, "moment_windows": 16}
 EVALUATION: dict[str, Any] = {"windows": 8, "window": 512}
 SPEED: dict[str, Any] = {"sequence_length": 256, "new_tokens": 16, "repeats": 3}
 
-console = Console()
+# A table of eight columns needs room, also where the output goes into a file.
+console = Console(width=None if sys.stdout.isatty() else 130)
 started = time.perf_counter()
 
 
 def say(message: str) -> None:
     """One line with the seconds since the start."""
     console.print(
-        f"[{time.perf_counter() - started:4.0f} s] {message}", markup=False, highlight=False
+        f"[{time.perf_counter() - started:4.0f} s] {message}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
     )
 
 

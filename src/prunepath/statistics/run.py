@@ -132,7 +132,7 @@ def _keeping_outputs(
 
 
 def load_outputs(folder: Path, windows: int) -> dict[str, Tensor]:
-    """Consumer outputs of the first windows, name -> (windows, window, O), in float32.
+    """Consumer outputs of the first windows, name -> (windows, window, O), as stored.
 
     Raises:
         PathFileError: a file is missing or damaged.
@@ -145,7 +145,7 @@ def load_outputs(folder: Path, windows: int) -> dict[str, Tensor]:
         file = outputs_file(folder, index)
         try:
             for name, value in load_file(file).items():
-                parts.setdefault(name, []).append(value.float())
+                parts.setdefault(name, []).append(value)
         except (SafetensorError, OSError) as error:
             raise PathFileError(
                 f"the file {file} is missing or damaged ({error}), and the sequential refit aims "

@@ -73,7 +73,7 @@ def refit_sequentially_(
             if name in kept:
                 moment = statistics.moments[name].double() / statistics.moment_tokens
                 prior = _Prior(dense_weights[name], moment, kept[name], mu, ridge)
-                wanted = dense_outputs[name] + alpha * drift
+                wanted = dense_outputs[name].float() + alpha * drift
                 if module.bias is not None:
                     wanted = wanted - module.bias
                 module.weight.copy_(_solve(name, args[0], wanted, prior))
@@ -83,7 +83,7 @@ def refit_sequentially_(
     def after(name: str) -> Any:
         def hook(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> None:
             nonlocal drift
-            drift = drift + (dense_outputs[name] - output)
+            drift = drift + (dense_outputs[name].float() - output)
 
         return hook
 
