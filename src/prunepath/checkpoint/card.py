@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from prunepath.allocation.allocate import Allocation
@@ -34,8 +35,11 @@ def model_card(
     dense, cost = allocation.dense, allocation.cost
     length = allocation.options.sequence_length
     base = provenance.model_id
+    on_hub = base.count("/") == 1 and not base.startswith((".", "/", "~"))
+    if not on_hub:  # a folder of this machine: its name says enough, its path helps nobody
+        base = Path(base).name
     header = ["---", "library_name: transformers", "tags:", "- prunepath", "- pruned"]
-    if base.count("/") == 1 and not base.startswith((".", "/")):
+    if on_hub:
         header += [f"base_model: {base}"]
     header += ["---", ""]
     rows = [
