@@ -38,6 +38,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--tokens", type=int, default=WINDOWS * WINDOW)
     parser.add_argument("--window", type=int, default=WINDOW)
+    parser.add_argument("--moment-windows", type=int, default=96)
     parser.add_argument("--method", default="spp")
     options = parser.parse_args(arguments)
     count = options.tokens // options.window
@@ -49,7 +50,6 @@ def main(arguments: list[str]) -> None:
             **vars(options),
             **row,
             "weight_bytes": weights,
-            "peak_bytes": _peak_bytes(options.device),
         }
     )
 
@@ -72,55 +72,54 @@ def _model(shape: str, device: str, dtype: str) -> tuple[Any, Any, Any]:
 def _measure(
     model: Any, tokenizer: Any, data: Any, options: argparse.Namespace, count: int
 ) -> dict[str, float]:
-    """Seconds of the search's stages and of the plain passes, interleaved window by window."""
+    """Seconds of the search's stages, its peak memory, then seconds of the plain passes."""
     import torch
 
     from prunepath.data.windows import token_windows
     from prunepath.methods.method import METHODS, SearchContext, total_order
+    from prunepath.statistics.collect import Wanted
     from prunepath.statistics.objective import logit_gradient
     from prunepath.statistics.run import collect
     from prunepath.structure.discover import discover
     from prunepath.structure.gates import frozen
 
+    total = count + options.moment_windows
     if tokenizer is None:
         generator = torch.Generator().manual_seed(0)
-        ids = torch.randint(model.config.vocab_size, (count, options.window), generator=generator)
+        ids = torch.randint(model.config.vocab_size, (total, options.window), generator=generator)
     else:
-        ids = token_windows(data, tokenizer, window=options.window, count=count).ids
+        ids = token_windows(data, tokenizer, window=options.window, count=total).ids
     structure = discover(model)
     scorer = METHODS[options.method]()
-    gradient_of = logit_gradient("kl")
-    plain = min(4, count)  # a few windows are enough to know the pace
-    plain_seconds = _timed(model, lambda: _plain(model, ids[:plain], gradient_of)) / plain * count
+    forward_only = Wanted(gradients=False, moments=True, output_gradients=False)
+    clock = [time.perf_counter()]
     with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
-        sums = collect(
-            model,
-            structure,
-            ids,
-            scorer.wanted(),
-            objective="kl",
-            seed=0,
-            folder=Path(folder),
-            output_windows=0,
-        )
-        collected = time.perf_counter()
+        how = {"objective": "kl", "seed": 0, "folder": Path(folder), "output_windows": 0}
+        sums = collect(model, structure, ids[:count], scorer.wanted(), **how)
+        clock.append(time.perf_counter())
+        if options.moment_windows:
+            how["folder"] = Path(folder) / "moments"
+            how["folder"].mkdir()
+            sums.merge_(collect(model, structure, ids[count:], forward_only, **how))
+        clock.append(time.perf_counter())
         with frozen(model):
             ranking = scorer.rank(
-                SearchContext(model=model, structure=structure, statistics=sums, ids=ids)
+                SearchContext(model=model, structure=structure, statistics=sums, ids=ids[:count])
             )
         total_order(structure, ranking)
-        done = time.perf_counter()
-    plain_seconds = (
-        plain_seconds
-        + _timed(model, lambda: _plain(model, ids[:plain], gradient_of)) / plain * count
-    ) / 2
+        clock.append(time.perf_counter())
+    peak = _peak_bytes(options.device)  # before the plain passes, which keep every activation
+    gradient_of = logit_gradient("kl")
+    plain = min(8, count)  # a few windows are enough to know the pace
+    plain_seconds = _timed(model, lambda: _plain(model, ids[:plain], gradient_of)) / plain * count
     return {
         "plain_seconds": plain_seconds,
-        "statistics_seconds": collected - start,
-        "order_seconds": done - collected,
-        "search_seconds": done - start,
-        "search_over_plain": (done - start) / plain_seconds,
+        "statistics_seconds": clock[1] - clock[0],
+        "moments_seconds": clock[2] - clock[1],
+        "order_seconds": clock[3] - clock[2],
+        "search_seconds": clock[3] - clock[0],
+        "search_over_plain": (clock[3] - clock[0]) / plain_seconds,
+        "peak_bytes": peak,
     }
 
 
