@@ -102,7 +102,7 @@ def _zero_shot(rows: list[dict[str, Any]]) -> list[str]:
 
 def _speed(rows: list[dict[str, Any]]) -> list[str]:
     lines = [
-        "Plain passes are forward and backward over the same tokens with weights frozen; moments are",
+        "Plain passes are forward and backward over the same tokens, weights frozen; moments are",
         "those of 96 further windows, forward only.",
         "",
         "| model | device | tokens | plain (s) | gradients (s) | moments (s) | order (s) "
