@@ -100,7 +100,7 @@ def _measure(
         if options.moment_windows:
             how["folder"] = Path(folder) / "moments"
             how["folder"].mkdir()
-            sums.merge_(collect(model, structure, ids[count:], forward_only, **how))
+            sums = collect(model, structure, ids[count:], forward_only, onto=sums, **how)
         clock.append(time.perf_counter())
         with frozen(model):
             ranking = scorer.rank(

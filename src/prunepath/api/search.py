@@ -148,18 +148,17 @@ def search(
         if text.num_windows > count:
             more = state / "moments"
             more.mkdir(exist_ok=True)
-            sums.merge_(
-                collect(
-                    opened.model,
-                    structure,
-                    text.ids[count:],
-                    Wanted(gradients=False, moments=True, output_gradients=False),
-                    objective=objective,
-                    seed=seed,
-                    folder=more,
-                    output_windows=0,
-                    progress=progress,
-                )
+            sums = collect(
+                opened.model,
+                structure,
+                text.ids[count:],
+                Wanted(gradients=False, moments=True, output_gradients=False),
+                objective=objective,
+                seed=seed,
+                folder=more,
+                output_windows=0,
+                onto=sums,
+                progress=progress,
             )
         note(progress, "ordering the units")
         with frozen(opened.model):

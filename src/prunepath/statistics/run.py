@@ -45,6 +45,7 @@ def collect(
     seed: int,
     folder: Path,
     output_windows: int,
+    onto: Statistics | None = None,
     progress: Progress | None = None,
 ) -> Statistics:
     """Run the calibration pass, or what is left of it.
@@ -58,6 +59,7 @@ def collect(
         seed: seed of the label draws.
         folder: where checkpoints are kept; the finished statistics end there, too.
         output_windows: windows whose consumer outputs are kept.
+        onto: sums of an earlier pass to add to, in place; None begins at zero.
         progress: who listens.
 
     Returns:
@@ -68,10 +70,11 @@ def collect(
     """
     gradient_of = logit_gradient(objective)
     file = folder / STATISTICS_FILE
-    sums = _resume(file)
+    before = onto.windows if onto is not None else 0
+    sums = _resume(file) or onto or Statistics()
     last_saved = time.monotonic()
     with frozen(model), recording(model, structure, wanted, sums):
-        todo = range(sums.windows, len(ids))
+        todo = range(sums.windows - before, len(ids))
         for index in track(progress, todo, "calibrating", len(todo)):
             generator = torch.Generator().manual_seed(seed * 1_000_003 + index)
             window = ids[index : index + 1]
@@ -90,13 +93,13 @@ def collect(
     return sums
 
 
-def _resume(file: Path) -> Statistics:
+def _resume(file: Path) -> Statistics | None:
     if not file.exists():
-        return Statistics()
+        return None
     try:
         return Statistics.load(file)[0]
     except PathFileError:
-        return Statistics()  # the checkpoint itself was cut short: begin again
+        return None  # the checkpoint itself was cut short: begin again
 
 
 @contextmanager
