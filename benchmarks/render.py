@@ -76,7 +76,9 @@ def _perplexity(row: dict[str, Any] | None) -> str:
     if row is None:
         return ""
     value = row["perplexity"]
-    return f"{value:.2f}" if value < 1000 else f"{value:.2g}"
+    text = f"{value:.2f}" if value < 1000 else f"{value:.2g}"
+    beyond = row["reached_ratio"] - row["ratio"] > 0.01  # coarse units overshoot the ratio
+    return f"{text} (at {row['reached_ratio']:.3f})" if beyond else text
 
 
 def _zero_shot(rows: list[dict[str, Any]]) -> list[str]:
@@ -121,7 +123,7 @@ def _speed(rows: list[dict[str, Any]]) -> list[str]:
     if "llama-7b" not in shapes:
         lines += [
             "",
-            "The Llama-7B shape on a GPU, 65,536 tokens in bfloat16 (benchmarks/search_speed.py says",
-            "how), was not run: no GPU was at hand.",
+            "The Llama-7B shape on a GPU, 65,536 tokens in bfloat16, was not run: no GPU was there;",
+            "benchmarks/search_speed.py says how.",
         ]
     return lines
