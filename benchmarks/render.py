@@ -123,7 +123,7 @@ def _speed(rows: list[dict[str, Any]]) -> list[str]:
     if "llama-7b" not in shapes:
         lines += [
             "",
-            "The Llama-7B shape on a GPU, 65,536 tokens in bfloat16, was not run: no GPU was there;",
+            "The Llama-7B shape on a GPU (65,536 tokens, bfloat16) was not run: there was none;",
             "benchmarks/search_speed.py says how.",
         ]
     return lines
