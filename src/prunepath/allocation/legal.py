@@ -7,8 +7,6 @@ would leave an illegal one waits for the next step that makes it legal again.
 
 from __future__ import annotations
 
-from math import prod
-
 from prunepath.allocation.steps import Step
 from prunepath.structure.units import Structure
 
@@ -44,15 +42,8 @@ def merge_illegal_steps(structure: Structure, steps: list[Step]) -> list[Step]:
             merged.append(step)
             continue
         waiting.append(step)
-        if _legal(structure, sizes):
+        if structure.accepts(sizes):
             removed = tuple(pair for item in waiting for pair in item.removed)
             merged.append(Step(removed, step.density))
             waiting = []
     return merged
-
-
-def _legal(structure: Structure, sizes: dict[str, int]) -> bool:
-    return all(
-        prod(sizes[factor] for factor in structure.config_sizes[field]) in legal
-        for field, legal in structure.legal_sizes.items()
-    )

@@ -150,7 +150,6 @@ class _GradientReader:
             self._sums.add_("gradient", group.name, flat.sum(0))
             whole = units.sum(1)  # the gradient of a gate that all tokens of a window share
             self._sums.add_("gradient_windows", group.name, whole.abs().sum(0))
-            self._sums.add_("fisher_windows", group.name, whole.square().sum(0))
             if group.num_units <= BLOCK_LIMIT:
                 self._sums.add_moment_("fisher_blocks", group.name, flat)
 

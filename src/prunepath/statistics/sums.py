@@ -33,7 +33,6 @@ class Statistics:
             (units, units); only for groups small enough.
         gradient: group -> sum over tokens of gate gradients, (units,).
         gradient_windows: group -> sum over windows of the absolute window gradient, (units,).
-        fisher_windows: group -> sum over windows of the squared window gradient, (units,).
         inputs: consumer -> sum of its inputs, (in,).
         moments: consumer -> sum of outer products of its inputs, (in, in).
         output_gradients: consumer -> sum of outer products of its output gradients, (out, out).
@@ -46,7 +45,6 @@ class Statistics:
     fisher_blocks: dict[str, Tensor] = field(default_factory=dict)
     gradient: dict[str, Tensor] = field(default_factory=dict)
     gradient_windows: dict[str, Tensor] = field(default_factory=dict)
-    fisher_windows: dict[str, Tensor] = field(default_factory=dict)
     inputs: dict[str, Tensor] = field(default_factory=dict)
     moments: dict[str, Tensor] = field(default_factory=dict)
     output_gradients: dict[str, Tensor] = field(default_factory=dict)
@@ -151,7 +149,6 @@ _TABLES = (
     "fisher_blocks",
     "gradient",
     "gradient_windows",
-    "fisher_windows",
     "inputs",
     "moments",
     "output_gradients",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 
 from prunepath.structure.axes import AxisLayout
 
@@ -142,6 +143,18 @@ class Structure:
     num_layers: int
     config_sizes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     legal_sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def config_values(self, sizes: Mapping[str, int]) -> dict[str, int]:
+        """Values of the config fields that state these factor sizes."""
+        return {
+            field: prod(sizes[factor] for factor in factors)
+            for field, factors in self.config_sizes.items()
+        }
+
+    def accepts(self, sizes: Mapping[str, int]) -> bool:
+        """Whether the model's config class takes the values of these factor sizes."""
+        values = self.config_values(sizes)
+        return all(values[field] in legal for field, legal in self.legal_sizes.items())
 
     @property
     def kinds(self) -> tuple[str, ...]:

@@ -8,7 +8,6 @@ where it cannot.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -110,13 +109,11 @@ def record_sizes_(model: nn.Module, structure: Structure, sizes: list[dict[str, 
         if factor not in native
     )
     recorded = bool(getattr(config, "prunepath", None))  # cut before: its own fields are dense
-    if uniform and not foreign and not recorded and _is_legal(structure, sizes[0]):
+    stock = uniform and not foreign and not recorded and structure.accepts(sizes[0])
+    if stock and all(structure.config_values(sizes[0]).values()):
         if getattr(config, "head_dim", None) is None:  # derived from the head count, which changes
             config.head_dim = config.hidden_size // config.num_attention_heads
-        for field, factors in structure.config_sizes.items():
-            value = 1
-            for factor in factors:
-                value *= sizes[0][factor]
+        for field, value in structure.config_values(sizes[0]).items():
             setattr(config, field, value)
         return
     config.prunepath = {
@@ -125,13 +122,3 @@ def record_sizes_(model: nn.Module, structure: Structure, sizes: list[dict[str, 
         "base_model_type": structure.model_type,
         "layers": sizes,
     }
-
-
-def _is_legal(structure: Structure, sizes: Mapping[str, int]) -> bool:
-    for field, legal in structure.legal_sizes.items():
-        value = 1
-        for factor in structure.config_sizes[field]:
-            value *= sizes[factor]
-        if value not in legal:
-            return False
-    return all(sizes[f] > 0 for factors in structure.config_sizes.values() for f in factors)

@@ -31,7 +31,7 @@ from prunepath.statistics.sums import Statistics
 from prunepath.structure.axes import BoolArray
 from prunepath.surgery.refit import Consumer, ridge_scale
 
-__all__ = ["consumer_outputs", "refit_sequentially_"]
+__all__ = ["refit_sequentially_"]
 
 
 def refit_sequentially_(
@@ -51,7 +51,7 @@ def refit_sequentially_(
     Args:
         model: the cut model; consumers' weights are replaced.
         dense_weights: consumer -> dense weight (O, I).
-        dense_outputs: consumer -> dense outputs (B, T, O) on `ids`, from `consumer_outputs`; all
+        dense_outputs: consumer -> dense outputs (B, T, O) on `ids`, kept by the search; all
             consumers of the model, cut or not.
         consumers: those that lost inputs.
         statistics: the dense model's second moments.
@@ -122,25 +122,6 @@ def _solve(name: str, inputs: Tensor, wanted: Tensor, prior: _Prior) -> Tensor:
             f"the repaired weight of '{name}' is not finite; extract with --refit moments or none"
         )
     return weight
-
-
-@torch.no_grad()
-def consumer_outputs(model: nn.Module, names: list[str], ids: Tensor) -> dict[str, Tensor]:
-    """Outputs of some linear maps on token ids, name -> (B, T, O), in the order they run."""
-    outputs: dict[str, Tensor] = {}
-
-    def keep(name: str) -> Any:
-        def hook(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> None:
-            outputs[name] = output.detach()
-
-        return hook
-
-    with ExitStack() as stack:
-        for name in names:
-            handle = model.get_submodule(name).register_forward_hook(keep(name))
-            stack.callback(handle.remove)
-        _run_body(model, ids)
-    return outputs
 
 
 @torch.no_grad()
