@@ -29,7 +29,7 @@ def search(
     objective: str | None = None,
     seed: int = 0,
     config: Mapping[str, Any] | None = None,
-    moment_windows: int = 96,
+    moment_windows: int = 48,
     refit_windows: int = 8,
     holdout_windows: int = 2,
     text_field: str = "text",

@@ -67,7 +67,7 @@ def search(
     window: o.Window = 512,
     text_field: o.TextField = "text",
     split: o.Split = None,
-    moment_windows: o.MomentWindows = 96,
+    moment_windows: o.MomentWindows = 48,
     refit_windows: o.RefitWindows = 8,
     holdout_windows: o.HoldoutWindows = 2,
     tokenizer: o.TokenizerSource = None,

@@ -207,7 +207,10 @@ def _removal_cost(rows: Tensor, inverse: Tensor, columns_UC: Tensor) -> Tensor:
 
 def _remove(rows: Tensor, inverse: Tensor, out: Tensor, stay: Tensor) -> tuple[Tensor, Tensor]:
     """Take columns out and repair the rest; both tensors shrink to `stay`, in its order."""
-    cross = inverse[out][:, stay]
-    move = torch.linalg.solve(inverse[out][:, out], cross)
-    smaller = torch.addmm(inverse[stay][:, stay], cross.T, move, alpha=-1)
-    return torch.addmm(rows[:, stay], rows[:, out], move, alpha=-1), smaller
+    across = inverse.index_select(0, out)
+    cross = across.index_select(1, stay)
+    move = torch.linalg.solve(across.index_select(1, out), cross)
+    smaller = inverse.index_select(0, stay).index_select(1, stay)  # far faster than fancy indices
+    smaller.addmm_(cross.T, move, alpha=-1)
+    kept = rows.index_select(1, stay).addmm_(rows.index_select(1, out), move, alpha=-1)
+    return kept, smaller

@@ -1,0 +1,1 @@
+"""Tasks: what people use models for, one file a task; see `task.py` for the words."""
