@@ -23,7 +23,7 @@ from prunepath.structure.units import Structure, UnitGroup
 
 __all__ = ["FORMAT_VERSION", "PATH_FILE", "Provenance", "SolutionPath"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 PATH_FILE = "path.safetensors"
 
 FloatArray = NDArray[np.float64]
@@ -39,11 +39,13 @@ class Provenance:
         model_id: what the user called the model.
         model_fingerprint: sha256 over all weights.
         data: description of the calibration data.
-        data_fingerprint: sha256 over its token ids.
+        data_fingerprint: sha256 over the model inputs made of it.
         objective: `"kl"` or `"task"`.
         seed: seed of every random draw.
         library_version: version of prunepath that wrote it.
-        tokens: calibration tokens the search saw.
+        tokens: calibration tokens the search saw; as many as samples where a sample has no tokens.
+        samples: calibration samples the search saw; 0 where a file does not say.
+        task: name of the task the model was searched for.
         extra: anything a method wants to keep (step counts, losses); JSON-ready.
     """
 
@@ -57,7 +59,16 @@ class Provenance:
     seed: int
     library_version: str
     tokens: int
+    samples: int = 0
+    task: str = "causal-lm"
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def calibration_size(self) -> str:
+        """How much calibration data was seen, in words: `"16384 tokens"` or `"256 samples"`."""
+        if self.tokens == self.samples:
+            return f"{self.samples} samples"
+        return f"{self.tokens} tokens"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +147,7 @@ class SolutionPath:
         """
         file = _locate(source, hub)
         header, tensors = _read(file)
+        version = int(header["format_version"])
         try:
             if header.pop("checksum") != _checksum(tensors, header):
                 raise PathFileError(
@@ -151,6 +163,11 @@ class SolutionPath:
         except PathFileError:
             raise
         except (AttributeError, KeyError, TypeError, ValueError) as error:
+            if version < FORMAT_VERSION:
+                raise PathFileError(
+                    f"the path file {file} has format {version} of an older prunepath, and this "
+                    f"one writes {FORMAT_VERSION}; search again"
+                ) from None
             raise PathFileError(
                 f"the path file {file} is not readable as a solution path ({error}); it was "
                 "damaged or edited, so search again or fetch it anew"

@@ -18,9 +18,8 @@ from prunepath.errors import BudgetError
 from prunepath.path import SolutionPath
 from prunepath.structure.cost import cost_of
 from prunepath.structure.discover import discover
-from prunepath.structure.selection import Selection, everything
+from prunepath.structure.selection import Selection, everything, sizes_by_place
 from prunepath.structure.units import Structure
-from prunepath.surgery.cut import layer_sizes
 from tests.conformance.families import FAMILIES, dense, structure_of, tiny
 from tests.conformance.paths import random_path
 
@@ -65,6 +64,15 @@ def same(found: Structure, left: Selection, right: Selection) -> bool:
     return left.issubset(right, found) and right.issubset(left, found)
 
 
+def by_layer(found: Structure, selection: Selection) -> list[dict[str, int]]:
+    """Factor sizes layer by layer."""
+    layers: dict[int, dict[str, int]] = {}
+    sizes = sizes_by_place(found, selection)
+    for place in found.places:
+        layers.setdefault(place.layer, {}).update(sizes[place.path])
+    return [layers[index] for index in sorted(layers)]
+
+
 @EVERY
 def test_largest_selection_under_the_budget(
     model: str, layout: str, metric: str, seed: int
@@ -97,12 +105,12 @@ def test_widths_lanes_and_floors(model: str, layout: str) -> None:
     found, options = structure(model), StepOptions(layout=layout)
     path = random_path(found)
     factors = {"ffn": 1, "pair": 2, "value": 1}  # factor -> channels or coordinates of one unit
-    whole = layer_sizes(found, everything(found))
+    whole = by_layer(found, everything(found))
     steps = steps_of(path, options)
     for made in range(0, len(steps) + 1, max(1, len(steps) // 8)):
         selection = after(path, steps[:made])
         selection.validate(found)  # lanes end equally wide
-        sizes = layer_sizes(found, selection)
+        sizes = by_layer(found, selection)
         for layer, full in zip(sizes, whole, strict=True):
             for factor, each in factors.items():
                 width = layer[factor] * each

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from prunepath.structure.axes import AxisLayout
+from prunepath.structure.axes import Axis, AxisLayout
 from prunepath.structure.selection import Selection, kept_positions, place_sizes
 from prunepath.structure.units import GateSite, UnitGroup
 
@@ -50,7 +50,7 @@ def test_owner_is_shared_and_cannot_be_written() -> None:
 
 
 def test_fixed_axis_is_never_cut() -> None:
-    fixed = AxisLayout.fixed(12)
+    fixed = Axis.fixed(12)
     assert fixed.size == 12
     assert not fixed.cuttable
     assert layout("ffn").cuttable

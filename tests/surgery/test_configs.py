@@ -12,8 +12,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from prunepath.structure.discover import discover
-from prunepath.structure.selection import Selection, everything
-from prunepath.surgery.cut import cut, layer_sizes
+from prunepath.structure.selection import Selection, everything, sizes_by_place
+from prunepath.surgery.cut import cut
 from tests.conformance.families import FAMILIES, dense, random_tokens, structure_of, tiny
 from tests.conformance.selections import keep_random, select
 
@@ -61,9 +61,12 @@ def test_other_cuts_leave_a_record(family: str, kind: str) -> None:
     selection = select(structure, kind, "ratio 0.3")
     model = cut(dense(family), structure, selection)
     record: dict[str, Any] = model.config.prunepath
-    assert record["family"] == "llama"
-    assert record["format_version"] == 1
-    assert record["layers"] == layer_sizes(structure, selection)
+    assert record["format_version"] == 2
+    sizes = sizes_by_place(structure, selection)
+    changed = {place.path for place in structure.places if sizes[place.path] != place.factors}
+    assert {path: entry["sizes"] for path, entry in record["places"].items()} == {
+        path: sizes[path] for path in changed
+    }
     assert model.config.hidden_size == dense(family).config.hidden_size
     config = dense(family).config
     assert model.config.num_attention_heads == config.num_attention_heads, "fields stay dense"
@@ -74,7 +77,7 @@ def test_layers_that_differ_leave_a_record() -> None:
     group = structure.groups_by_name["layers.1.ffn_channel"]
     some = everything(structure).without([(group, np.arange(8))])
     record = cut(dense("llama-untied"), structure, some).config.prunepath
-    assert [sizes["ffn"] for sizes in record["layers"]] == [56, 48, 56]
+    assert record["places"] == {"model.layers.1.mlp": {"sizes": {"ffn": 48}}}
 
 
 def test_head_counts_the_config_refuses_leave_a_record() -> None:
@@ -84,7 +87,8 @@ def test_head_counts_the_config_refuses_leave_a_record() -> None:
         [(group, np.array([0, 1, 5, 6])) for group in structure.of_kind("query_head")]
     )
     smaller = cut(model, structure, keep)  # 6 heads, and 40 is no multiple of 6
-    assert [sizes["rep"] for sizes in smaller.config.prunepath["layers"]] == [3, 3]
+    places = smaller.config.prunepath["places"]
+    assert [entry["sizes"]["rep"] for entry in places.values()] == [3, 3]
     assert torch.isfinite(smaller(random_tokens(1, 8)).logits).all()
 
 
@@ -95,8 +99,8 @@ def test_a_cut_model_s_structure_is_the_smaller_one(family: str) -> None:
         selection = select(structure, kind, "ratio 0.3")
         smaller = cut(dense(family), structure, selection)
         found = discover(smaller)
-        sizes = [dict(layer) for layer in layer_sizes(found, everything(found))]
-        assert sizes == layer_sizes(structure, selection)
+        sizes = {place.path: place.factors for place in found.places}
+        assert sizes == sizes_by_place(structure, selection)
         assert found.num_params == sum(p.numel() for p in smaller.parameters())
 
 

@@ -142,9 +142,8 @@ def median_seconds(run: Callable[[], object], repeats: int = 5) -> float:
 
 
 def _fractions(structure: Structure, place: PlaceInfo, selection: Selection) -> dict[str, float]:
-    layouts = [axis for tensor in place.tensors for axis in tensor.axes if axis.cuttable]
-    dense = place_sizes((), layouts, selection)
-    sizes = place_sizes(structure.groups_by_place[place.path], layouts, selection)
+    dense = place.factors
+    sizes = place_sizes(structure.groups_by_place[place.path], dense, selection)
     return {name: sizes[name] / dense[name] for name in dense}
 
 

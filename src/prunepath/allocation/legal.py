@@ -8,6 +8,7 @@ would leave an illegal one waits for the next step that makes it legal again.
 from __future__ import annotations
 
 from prunepath.allocation.steps import Step
+from prunepath.structure.selection import untied
 from prunepath.structure.units import Structure
 
 __all__ = ["merge_illegal_steps"]
@@ -23,27 +24,30 @@ def merge_illegal_steps(structure: Structure, steps: list[Step]) -> list[Step]:
     Returns:
         Steps in the same order of removal; illegal tails that never become legal are dropped.
     """
-    sizes: dict[str, int] = {}
+    watched: dict[str, set[str]] = {}  # path of a config -> factors it is choosy about
+    sizes: dict[str, dict[str, int]] = {}  # path of a config -> factor -> size
+    for stack in structure.stacks:
+        factors = watched.setdefault(stack.config, set())
+        for field, names in stack.config_sizes.items():
+            if field in stack.legal_sizes:
+                factors.update(names)
     for group in structure.groups:
-        sizes.update(zip(group.unit.names, group.unit.sizes, strict=True))
-    watched = {
-        factor
-        for field, factors in structure.config_sizes.items()
-        if field in structure.legal_sizes
-        for factor in factors
-    }
+        known = sizes.setdefault(structure.stack_of(group).config, {})
+        known.update(zip(group.unit.names, group.unit.sizes, strict=True))
     merged: list[Step] = []
-    waiting: list[Step] = []
+    waiting: dict[str, list[Step]] = {}
     for step in steps:
         group, units = step.removed[0]
-        factor = next(name for name in group.unit.names if name != group.tied)
-        sizes[factor] -= len(units) // group.num_lanes
-        if factor not in watched:
+        config = structure.stack_of(group).config
+        (factor,) = untied(group)[-1:]
+        sizes[config][factor] -= len(units) // group.num_lanes
+        if factor not in watched[config]:
             merged.append(step)
             continue
-        waiting.append(step)
-        if structure.accepts(sizes):
-            removed = tuple(pair for item in waiting for pair in item.removed)
+        held = waiting.setdefault(config, [])
+        held.append(step)
+        if all(s.accepts(sizes[config]) for s in structure.stacks if s.config == config):
+            removed = tuple(pair for item in held for pair in item.removed)
             merged.append(Step(removed, step.density))
-            waiting = []
+            waiting[config] = []
     return merged

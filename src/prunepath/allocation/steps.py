@@ -107,23 +107,28 @@ def build_steps(path: SolutionPath, options: StepOptions) -> list[Step]:
             )
     sequences: list[list[Step]] = []
     for kind in kinds:
-        per_layer = [_group_steps(path, g, options) for g in path.structure.of_kind(kind)]
+        groups = path.structure.of_kind(kind)
         if options.layout == "uniform":
-            sequences.append(_across_layers(kind, per_layer))
+            for series in dict.fromkeys(group.series for group in groups):
+                same = [group for group in groups if group.series == series]
+                sequences.append(
+                    _across_layers(kind, [_group_steps(path, g, options) for g in same])
+                )
         else:
-            sequences.extend(per_layer)
+            sequences.extend(_group_steps(path, group, options) for group in groups)
     return _merge(sequences)
 
 
 def positions_per_unit(structure: Structure, group: UnitGroup) -> int:
     """Positions of the narrowest tensor axis that one unit owns: 1 for a channel, 2 for a rotary
     pair, a whole head width for a head."""
-    place = next(p for p in structure.places if p.path == group.place)
+    place = structure.places_by_path[group.place]
     return min(
-        axis.size // group.num_units
+        axis.part(number).size // group.num_units
         for tensor in place.tensors
         for axis in tensor.axes
-        if axis.covers(group.unit)
+        for number in range(len(axis.parts))
+        if axis.part(number).covers(group.unit) and not tensor.whole
     )
 
 

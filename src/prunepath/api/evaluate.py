@@ -1,19 +1,22 @@
-"""The verb `evaluate`: perplexity at a stated window, and tokens per second."""
+"""The verb `evaluate`: the task's metric, and how fast the model runs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from prunepath.errors import DataError
+from prunepath.errors import RequestError
 
 if TYPE_CHECKING:
+    from prunepath.data.samples import Samples
     from prunepath.evaluation.perplexity import Perplexity
     from prunepath.evaluation.speed import Speed
+    from prunepath.evaluation.throughput import Throughput
     from prunepath.progress import Progress
     from prunepath.structure.cost import Cost
+    from prunepath.tasks.task import Metric, Task
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["Evaluation", "evaluate", "evaluation_samples", "measured_speed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,26 +25,52 @@ class Evaluation:
 
     Args:
         source: the model.
-        data: description of the text.
-        perplexity: over all windows.
-        speed: prefill and decode speed; None when not asked for.
+        task: name of the task.
+        data: description of the data.
+        metric: the task's metric over all samples.
+        speed: prefill and decode speed of causal language models, samples per second of all
+            others; None when not asked for.
         cost: parameters, MACs, bytes; None for a family no table covers.
+        stated_for: what MACs are counted over, in words: `"512 tokens"`, `"one sample"`.
     """
 
     source: str
+    task: str
     data: str
-    perplexity: Perplexity
-    speed: Speed | None
+    metric: Metric
+    speed: Speed | Throughput | None
     cost: Cost | None
+    stated_for: str
+
+    @property
+    def perplexity(self) -> Perplexity:
+        """The metric of a causal language model in full.
+
+        Raises:
+            RequestError: the task is another.
+        """
+        if self.task != "causal-lm":
+            raise RequestError(
+                f"the perplexity was asked for, and the task is {self.task}; read `metric`, its "
+                f"{self.metric.name}"
+            )
+        from prunepath.evaluation.perplexity import Perplexity
+
+        others = self.metric.others
+        return Perplexity(
+            self.metric.value, others["nll"], int(others["tokens"]), int(others["window"])
+        )
 
 
 def evaluate(
     model: Any,
     *,
     data: Any = None,
-    windows: int = 24,
-    window: int = 512,
-    text_field: str = "text",
+    task: str | None = None,
+    windows: int | None = None,
+    window: int | None = None,
+    text_field: str = "",
+    label_field: str = "",
     split: str | None = None,
     speed: bool = True,
     tokenizer: Any = None,
@@ -55,61 +84,108 @@ def evaluate(
 
     Args:
         model: Hub id, folder, GGUF file or model object.
-        data: text to predict; by default the part of the packaged text that calibration never
-            sees.
-        windows: windows of text.
-        window: tokens per window; perplexities at different windows are different numbers.
-        text_field, split: where the text is in `data`.
-        speed: measure tokens per second, too.
+        data: what the task reads, with labels; language models predict, by default, the part of
+            the packaged text that calibration never sees.
+        task: registered task name; by default what the model's class is for.
+        windows: samples (windows of text, images, sentences); None: the task's own count.
+        window: tokens per sample of text; perplexities at different windows are different
+            numbers.
+        text_field, label_field, split: where text and labels are in `data`.
+        speed: measure how fast the model runs, too.
         tokenizer, dtype, device, trust_remote_code, hub: how to load the model.
         progress: who listens.
 
     Returns:
-        Perplexity, speed and cost.
+        Metric, speed and cost.
 
     Raises:
         PrunepathError: one sentence on what was asked, what was found and what to do.
 
     Example:
         >>> import prunepath
-        >>> prunepath.evaluate("small", windows=4).perplexity.value  # doctest: +SKIP
+        >>> prunepath.evaluate("small", windows=4).metric.value  # doctest: +SKIP
     """
+    from prunepath.api.stated import LENGTH
     from prunepath.checkpoint.source import open_model
-    from prunepath.data.windows import token_windows
-    from prunepath.evaluation.perplexity import perplexity
-    from prunepath.evaluation.speed import measure_speed
+    from prunepath.progress import note
 
     opened = open_model(
         model,
+        task=task,
         tokenizer=tokenizer,
         dtype=dtype,
         device=device,
         trust_remote_code=trust_remote_code,
         **hub,
     )
-    if opened.tokenizer is None:
-        raise DataError(
-            f"'{opened.model_id}' has no tokenizer beside it, and text is to be predicted; pass "
-            "one with --tokenizer (tokenizer=...)"
-        )
-    text = token_windows(
+    samples = evaluation_samples(
+        opened,
         data,
-        opened.tokenizer,
+        windows=windows,
         window=window,
-        count=windows,
-        field=text_field,
-        split="evaluation" if data is None and split is None else split,
+        text_field=text_field,
+        label_field=label_field,
+        split=split,
     )
+    for remark in samples.notes:
+        note(progress, remark)
+    cost, stated = _cost(opened.model, LENGTH if window is None else window)
     return Evaluation(
         source=opened.model_id,
-        data=text.description,
-        perplexity=perplexity(opened.model, text, progress=progress),
-        speed=measure_speed(opened.model, sequence_length=window) if speed else None,
-        cost=_cost(opened.model, window),
+        task=opened.task.name,
+        data=samples.description,
+        metric=opened.task.evaluate(opened.model, samples, progress=progress),
+        speed=measured_speed(opened.model, opened.task, window) if speed else None,
+        cost=cost,
+        stated_for=stated,
     )
 
 
-def _cost(model: Any, sequence_length: int) -> Cost | None:
+def evaluation_samples(
+    opened: Any,
+    data: Any,
+    *,
+    windows: int | None,
+    window: int | None,
+    text_field: str = "",
+    label_field: str = "",
+    split: str | None = None,
+) -> Samples:
+    """Read labelled samples for an opened model; without data, text calibration never sees."""
+    from prunepath.api.plan import require_counts
+    from prunepath.tasks.task import DataRequest
+
+    require_counts(windows=(windows, 1), window=(window, 2))
+    return cast(
+        "Samples",
+        opened.task.samples(
+            opened,
+            data,
+            DataRequest(
+                count=opened.task.counts.evaluation if windows is None else windows,
+                window=window,
+                field=text_field,
+                label_field=label_field,
+                split="evaluation" if data is None and split is None else split,
+                labels=True,
+            ),
+        ),
+    )
+
+
+def measured_speed(model: Any, task: Task, window: int | None) -> Speed | Throughput:
+    """Tokens per second of a causal language model, samples per second of any other."""
+    from prunepath.api.stated import LENGTH
+    from prunepath.evaluation.speed import measure_speed
+    from prunepath.evaluation.throughput import measure_throughput
+
+    if task.name == "causal-lm":
+        return measure_speed(model, sequence_length=LENGTH if window is None else window)
+    return measure_throughput(model, task, window=window)
+
+
+def _cost(model: Any, sequence_length: int) -> tuple[Cost | None, str]:
+    from prunepath.api.stated import stated_for
     from prunepath.errors import ModelError
     from prunepath.structure.cost import cost_of
     from prunepath.structure.discover import discover
@@ -117,6 +193,7 @@ def _cost(model: Any, sequence_length: int) -> Cost | None:
 
     try:
         structure = discover(model)
-    except ModelError:  # no table covers it: its text can be predicted all the same
-        return None
-    return cost_of(structure, everything(structure), sequence_length)
+    except ModelError:  # no table covers it: it can be measured all the same
+        return None, ""
+    cost = cost_of(structure, everything(structure), sequence_length)
+    return cost, stated_for(structure, sequence_length)

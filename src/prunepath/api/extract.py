@@ -61,7 +61,7 @@ def extract(
     kinds: Sequence[str] = (),
     multiple: int = 8,
     floor: int = 8,
-    sequence_length: int = 512,
+    sequence_length: int | None = None,
     refit: str = "sequential",
     bias: bool = False,
     model: Any = None,
@@ -85,8 +85,9 @@ def extract(
         kinds: unit kinds that may be cut; empty takes the layout's default.
         multiple: widths end as multiples of this.
         floor: smallest width any group keeps.
-        sequence_length: tokens that MACs, memory and latency are stated for.
-        refit: `"sequential"`, `"moments"` (one-shot, no data) or `"none"`.
+        sequence_length: tokens that MACs, memory and latency are stated for, by default 512;
+            nothing changes with it where samples are of one size, as images are.
+        refit: `"sequential"`, `"moments"` (one-shot) or `"none"`.
         bias: let `"moments"` add biases.
         model: the dense model; by default the one the path names.
         tokenizer, dtype, device, trust_remote_code, hub: how to load it.

@@ -1,4 +1,4 @@
-"""The verb `search`: a model and some text in, a solution path out."""
+"""The verb `search`: a model and some data in, a solution path out."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prunepath.errors import DataError, NumericsError, RequestError
+from prunepath.api.plan import Plan, require_counts
+from prunepath.errors import NumericsError
 
 if TYPE_CHECKING:
     from prunepath.path import SolutionPath
     from prunepath.progress import Progress
+    from prunepath.structure.units import Structure
 
 __all__ = ["search"]
 
@@ -23,16 +26,18 @@ def search(
     *,
     output: str | Path,
     data: Any = None,
+    task: str | None = None,
     method: str = "spp",
-    windows: int = 32,
-    window: int = 512,
+    windows: int | None = None,
+    window: int | None = None,
     objective: str | None = None,
     seed: int = 0,
     config: Mapping[str, Any] | None = None,
-    moment_windows: int = 48,
-    refit_windows: int = 8,
-    holdout_windows: int = 2,
-    text_field: str = "text",
+    moment_windows: int | None = None,
+    refit_windows: int | None = None,
+    holdout_windows: int | None = None,
+    text_field: str = "",
+    label_field: str = "",
     split: str | None = None,
     tokenizer: Any = None,
     dtype: str = "auto",
@@ -44,24 +49,29 @@ def search(
 ) -> SolutionPath:
     """Find the order in which a model's units matter; every size is later cut from it.
 
+    A window is one sample: a window of text for language models, else an image, a sentence, a
+    pair. Counts that are not given are the task's own.
+
     Args:
         model: Hub id, folder, GGUF file, or a model object.
         output: folder for the path and the statistics the refit needs.
-        data: text or jsonl file, `datasets` id, iterable of texts; by default a small
-            public-domain text that ships with the package.
+        data: what the task reads: text or jsonl file, folder of images, table, `datasets` id,
+            iterable; language models have a small public-domain text in the package by default.
+        task: registered task name; by default what the model's class is for.
         method: registered method name.
-        windows: calibration windows.
-        window: tokens per window.
-        objective: `"kl"` (match the dense model) or `"task"` (next tokens); by default the
-            method's own.
+        windows: calibration samples.
+        window: tokens per sample of text.
+        objective: `"kl"` (match the dense model) or `"task"` (the data's labels or next tokens);
+            by default the method's own.
         seed: seed of every random draw; same seed, same path.
         config: settings of the method, by name.
-        moment_windows: more windows, run forward only, for the second moments that order and
-            refit rest on; as many of them as the text has.
-        refit_windows: calibration windows kept for the sequential refit.
-        holdout_windows: windows after the calibration text on which the refit's strength is
-            chosen; no statistics see them.
-        text_field: field of a jsonl row or dataset row that holds the text.
+        moment_windows: more samples, run forward only, for the second moments that order and
+            refit rest on; as many of them as the data has.
+        refit_windows: calibration samples kept for the sequential refit, in whole batches.
+        holdout_windows: further samples on which the refit's strength is chosen; no statistics
+            see them.
+        text_field: field of a row that holds the text; empty: the task's usual names.
+        label_field: field of a row that holds the label; empty: the task's usual names.
         split: split of a dataset.
         tokenizer: tokenizer object or source, where the model has none of its own.
         dtype, device, trust_remote_code, hub: how to load the model.
@@ -85,78 +95,103 @@ def search(
     from prunepath.path import Provenance, SolutionPath
     from prunepath.progress import note
     from prunepath.statistics.collect import Wanted, estimate_bytes
-    from prunepath.statistics.objective import logit_gradient
+    from prunepath.statistics.objective import require_objective
     from prunepath.statistics.run import collect
     from prunepath.statistics.sums import STATISTICS_FILE
     from prunepath.structure.discover import discover
     from prunepath.structure.gates import frozen
+    from prunepath.tasks.task import DataRequest
 
     chosen = METHODS[method]
     settings = chosen.Config.from_dict(dict(config or {}))
     scorer = chosen(settings)
     objective = objective or scorer.objective()
-    logit_gradient(objective)
-    _check_counts(windows, window, refit_windows, holdout_windows, moment_windows)
+    require_objective(objective)
+    require_counts(
+        windows=(windows, 1),
+        window=(window, 2),
+        refit_windows=(refit_windows, 0),
+        holdout_windows=(holdout_windows, 1),
+        moment_windows=(moment_windows, 0),
+    )
     target = Path(output)
     refuse_used(target, overwrite=overwrite)
     opened = open_model(
         model,
+        task=task,
         tokenizer=tokenizer,
         dtype=dtype,
         device=device,
         trust_remote_code=trust_remote_code,
         **hub,
     )
+    plan = Plan.of(
+        opened.task,
+        windows=windows,
+        refit=refit_windows,
+        holdout=holdout_windows,
+        moments=moment_windows,
+    )
     structure = discover(opened.model)
     wanted = scorer.wanted()
-    outputs_bytes = _outputs_bytes(opened.model, structure, min(refit_windows, windows) * window)
+    request = DataRequest(
+        count=plan.windows + plan.holdout,
+        extra=plan.moments,
+        window=window,
+        field=text_field,
+        label_field=label_field,
+        split=split,
+        seed=seed,
+        labels=objective == "task",
+    )
+    samples = opened.task.samples(opened, data, request)
+    for remark in samples.notes:
+        note(progress, remark)
+    parts = plan.parts(samples)
+    outputs_bytes = plan.outputs_bytes(_out_widths(opened.model, structure), structure, samples)
     require_space(target, 2 * estimate_bytes(structure, wanted) + outputs_bytes)
-    count = windows + holdout_windows
-    text = _windows(opened, data, window, count, moment_windows, text_field, split)
     weights = fingerprint(opened.model)
     provenance = Provenance(
         method=method,
         method_config=settings.to_dict(),
         model_id=opened.model_id,
         model_fingerprint=weights,
-        data=text.description,
-        data_fingerprint=text.fingerprint,
+        data=samples.description,
+        data_fingerprint=samples.fingerprint,
         objective=objective,
         seed=seed,
         library_version=_version(),
-        tokens=windows * window,
+        tokens=parts.calibration.num_tokens,
+        samples=plan.windows,
+        task=opened.task.name,
     )
-    request = {
-        **vars(provenance),
-        "windows": windows,
-        "refit_windows": refit_windows,
-        "holdout_windows": holdout_windows,
-    }
-    state = _state_folder(target, request)
+    state = _state_folder(target, {**asdict(provenance), **asdict(plan)})
     try:
         sums = collect(
             opened.model,
             structure,
-            text.ids[:windows],
+            opened.task,
+            parts.calibration,
             wanted,
             objective=objective,
             seed=seed,
             folder=state,
-            output_windows=min(refit_windows, windows),
+            output_batches=plan.refit_batches,
             progress=progress,
         )
-        if text.num_windows > count:
+        if parts.moments is not None:
             more = state / "moments"
             more.mkdir(exist_ok=True)
             sums = collect(
                 opened.model,
                 structure,
-                text.ids[count:],
+                opened.task,
+                parts.moments,
                 Wanted(gradients=False, moments=True, output_gradients=False),
                 objective=objective,
                 seed=seed,
                 folder=more,
-                output_windows=0,
+                output_batches=0,
                 onto=sums,
                 progress=progress,
             )
@@ -167,7 +202,8 @@ def search(
                     model=opened.model,
                     structure=structure,
                     statistics=sums,
-                    ids=text.ids[:windows],
+                    task=opened.task,
+                    samples=parts.calibration,
                     objective=objective,
                     seed=seed,
                     state_folder=state,
@@ -177,20 +213,18 @@ def search(
     except NumericsError:  # it would fail again: there is nothing to go on with
         shutil.rmtree(state)
         raise
-    provenance = Provenance(**{**vars(provenance), "extra": dict(ranking.extra)})
     path = SolutionPath(
-        structure=structure, **total_order(structure, ranking), provenance=provenance, folder=target
+        structure=structure,
+        **total_order(structure, ranking),
+        provenance=replace(provenance, extra=dict(ranking.extra)),
+        folder=target,
     )
     with atomic_directory(target, overwrite=overwrite) as folder:
         path.save_pretrained(folder)
         sums.only(lambda table: table in ("moments", "inputs")).save(
             folder / STATISTICS_FILE, model_fingerprint=weights
         )
-        save_calibration(
-            folder / CALIBRATION_FILE,
-            refit=text.ids[: min(refit_windows, windows)],
-            holdout=text.ids[windows:count],
-        )
+        save_calibration(folder / CALIBRATION_FILE, refit=parts.refit, holdout=parts.holdout)
         for file in sorted(state.glob("outputs-*.safetensors")):
             # Linked, not moved: what an interruption leaves must be complete.
             try:
@@ -199,47 +233,6 @@ def search(
                 shutil.copyfile(file, folder / file.name)
     shutil.rmtree(state)
     return path
-
-
-def _check_counts(
-    windows: int, window: int, refit_windows: int, holdout_windows: int, moment_windows: int
-) -> None:
-    for name, value, least in (
-        ("windows", windows, 1),
-        ("window", window, 2),
-        ("refit_windows", refit_windows, 0),
-        ("holdout_windows", holdout_windows, 1),
-        ("moment_windows", moment_windows, 0),
-    ):
-        if value < least:
-            raise RequestError(f"{name} is {value}; it must be at least {least}")
-
-
-def _windows(
-    opened: Any,
-    data: Any,
-    window: int,
-    count: int,
-    extra: int,
-    text_field: str,
-    split: str | None,
-) -> Any:
-    from prunepath.data.windows import token_windows
-
-    if opened.tokenizer is None:
-        raise DataError(
-            f"'{opened.model_id}' has no tokenizer beside it, and text was given; pass one with "
-            "--tokenizer (tokenizer=...)"
-        )
-    return token_windows(
-        data,
-        opened.tokenizer,
-        window=window,
-        count=count,
-        extra=extra,
-        field=text_field,
-        split=split,
-    )
 
 
 def _state_folder(target: Path, request: Mapping[str, Any]) -> Path:
@@ -254,9 +247,11 @@ def _state_folder(target: Path, request: Mapping[str, Any]) -> Path:
     return state
 
 
-def _outputs_bytes(model: Any, structure: Any, tokens: int) -> int:
-    names = {group.consumer for group in structure.groups if group.consumer}
-    return sum(2 * tokens * int(model.get_submodule(name).weight.shape[0]) for name in names)
+def _out_widths(model: Any, structure: Structure) -> dict[str, int]:
+    from prunepath.structure.matrices import out_width
+
+    names = dict.fromkeys(group.consumer for group in structure.groups if group.consumer)
+    return {name: out_width(model.get_submodule(name)) for name in names}
 
 
 def _version() -> str:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prunepath.api.repair import repair_
+from prunepath.api.stated import LENGTH, stated_for
 from prunepath.api.supplies import Supplies, read_supplies
 from prunepath.errors import RequestError
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from prunepath.path import SolutionPath
     from prunepath.progress import Progress
     from prunepath.structure.selection import Selection
+    from prunepath.tasks.task import Task
 
 __all__ = ["REFITS", "Extraction", "Workshop"]
 
@@ -36,6 +39,8 @@ class Extraction:
         verification: the comparison after reloading; None when nothing was written.
         seconds: wall seconds of every stage.
         latency_seconds: measured seconds of one forward pass, for latency budgets.
+        stated_for: what MACs are counted over, in words: `"512 tokens"`, `"one sample"`.
+        task: name of the task.
     """
 
     allocation: Allocation
@@ -45,6 +50,8 @@ class Extraction:
     verification: Verification | None
     seconds: Mapping[str, float]
     latency_seconds: float | None = None
+    stated_for: str = f"{LENGTH} tokens"
+    task: str = "causal-lm"
 
 
 class Workshop:
@@ -58,7 +65,7 @@ class Workshop:
         kinds: Sequence[str] = (),
         multiple: int = 8,
         floor: int = 8,
-        sequence_length: int = 512,
+        sequence_length: int | None = None,
         refit: str = "sequential",
         bias: bool = False,
         progress: Progress | None = None,
@@ -72,7 +79,7 @@ class Workshop:
             kinds=tuple(kinds),
             multiple=multiple,
             floor=floor,
-            sequence_length=sequence_length,
+            sequence_length=LENGTH if sequence_length is None else sequence_length,
         )
         if refit not in REFITS:
             raise RequestError(f"unknown refit '{refit}'; use one of {', '.join(REFITS)}")
@@ -91,7 +98,7 @@ class Workshop:
         from prunepath.checkpoint.source import fingerprint, open_model
 
         source = self.path.provenance.model_id if model is None else model
-        self._opened = open_model(source, **how)
+        self._opened = open_model(source, task=self.path.provenance.task, **how)
         self.path.check_weights(fingerprint(self._opened.model), self._opened.model_id)
 
     def borrow(self, other: Workshop) -> None:
@@ -104,9 +111,15 @@ class Workshop:
         return self._opened.model
 
     @property
-    def tokenizer(self) -> Any:
-        """The dense model's tokenizer."""
-        return self._opened.tokenizer
+    def opened(self) -> Any:
+        """The dense model with its task and what reads its data (`checkpoint.source`)."""
+        return self._opened
+
+    @property
+    def task(self) -> Task:
+        """What the model is used for."""
+        task: Task = self._opened.task
+        return task
 
     def allocate(self, budget: Budget) -> Allocation:
         """What would be cut, without cutting; latency budgets need the opened model."""
@@ -137,7 +150,18 @@ class Workshop:
         clock.lap("cut")
         loader = "stock transformers" if is_stock(model) else "prunepath (import prunepath first)"
         note(self.progress, f"the result loads with {loader}")
-        refit = self._repair_(model, allocation.selection, supplies)
+        refit: dict[str, Any] = {"kind": "none"}
+        if supplies is not None:
+            refit = repair_(
+                model,
+                self.dense,
+                self.path.structure,
+                allocation.selection,
+                self.task,
+                supplies,
+                kind=self.refit,
+                bias=self.bias,
+            )
         clock.lap("refit")
         verification = None
         if output is not None:
@@ -147,7 +171,7 @@ class Workshop:
         if budget.metric == "latency":
             from prunepath.evaluation.latency import forward_seconds
 
-            seconds = forward_seconds(model, self.options.sequence_length)
+            seconds = forward_seconds(model, self.task, self.options.sequence_length)
             clock.lap("measure latency")
         return Extraction(
             allocation=allocation,
@@ -157,58 +181,27 @@ class Workshop:
             verification=verification,
             seconds=clock.laps,
             latency_seconds=seconds,
+            stated_for=stated_for(self.path.structure, self.options.sequence_length),
+            task=self.task.name,
         )
 
     def _latency_of(self) -> Callable[[Selection], float]:
         from prunepath.evaluation.latency import latency_table
 
-        table = latency_table(self.dense, self.options.sequence_length, progress=self.progress)
+        table = latency_table(
+            self.dense, self.task, self.options.sequence_length, progress=self.progress
+        )
         return lambda selection: table.seconds(self.path.structure, selection)
 
     def _load_supplies(self) -> Supplies | None:
-        """Statistics and calibration ids beside the path, read once."""
+        """Statistics and calibration samples beside the path, read once."""
         if self.refit == "none":
             return None
         if self._supplies is None:
-            self._supplies = read_supplies(self.path, sequential=self.refit == "sequential")
+            sequential = self.refit == "sequential"
+            self._supplies = read_supplies(self.path, self.task, sequential=sequential)
         found: Supplies = self._supplies
         return found
-
-    def _repair_(
-        self, model: Any, selection: Selection, supplies: Supplies | None
-    ) -> dict[str, Any]:
-        """Refit a cut model at the strength that held-out text asks for."""
-        from prunepath.evaluation.perplexity import perplexity
-        from prunepath.surgery.refit import cut_consumers, refit_from_moments_
-        from prunepath.surgery.sequential import refit_sequentially_
-        from prunepath.surgery.strength import choose_strength_
-
-        consumers = list(cut_consumers(self.path.structure, selection))
-        if supplies is None or not consumers:
-            return {"kind": "none"}
-        names = [consumer.name for consumer in consumers]
-        dense = {name: self.dense.get_parameter(f"{name}.weight").detach() for name in names}
-        before = {
-            f"{name}.weight": model.get_parameter(f"{name}.weight").detach().clone()
-            for name in names
-        }
-        if self.refit == "moments":
-            refit_from_moments_(model, dense, consumers, supplies.statistics, bias=self.bias)
-        else:
-            refit_sequentially_(
-                model, dense, supplies.outputs, consumers, supplies.statistics, supplies.ids
-            )
-        if self.bias:  # a bias cannot be blended with none
-            return {"kind": "moments with bias"}
-        strength, losses = choose_strength_(
-            model, before, lambda: perplexity(model, supplies.holdout).nll
-        )
-        return {
-            "kind": self.refit,
-            "strength": strength,
-            "held-out loss without": round(losses[0.0], 4),
-            "held-out loss with": round(losses[strength], 4),
-        }
 
     def _write(
         self,

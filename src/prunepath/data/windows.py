@@ -1,4 +1,4 @@
-"""Text -> windows of tokens, the one form in which every other room takes data.
+"""Text -> windows of tokens: the samples of language models.
 
 Windows are consecutive and do not overlap, cut from one long row of tokens, as perplexity is
 usually measured. Only as much text is read and tokenised as the windows need.
@@ -8,11 +8,11 @@ Shapes: N windows, W tokens per window.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from prunepath.data.samples import Samples
 from prunepath.data.sources import TextInput, TextSource, open_texts
 from prunepath.errors import DataError, RequestError
 
@@ -31,74 +31,31 @@ _MARGIN_TOKENS = 64
 _SPREAD = 8
 
 
-@dataclass(frozen=True, eq=False)
-class TokenWindows:
-    """Consecutive windows of token ids, with what is needed to name and to recognise them.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TokenWindows(Samples):
+    """Consecutive windows of one text; the only input is `input_ids`, (N, W), int64.
 
     Args:
-        ids: token ids (N, W), int64, on the CPU.
-        description: where they come from, in words.
-        fingerprint: SHA-256 over shape and ids, in hex.
         tokens_read: how many tokens were available: all of the source if it was read to its end,
             else those of the prefix that was enough.
     """
 
-    ids: Tensor
-    description: str
-    fingerprint: str
     tokens_read: int
+
+    @property
+    def ids(self) -> Tensor:
+        """Token ids (N, W)."""
+        return self.inputs["input_ids"]
 
     @property
     def num_windows(self) -> int:
         """Number of windows N."""
-        return int(self.ids.shape[0])
+        return len(self)
 
     @property
     def window(self) -> int:
         """Tokens per window W."""
         return int(self.ids.shape[1])
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens in all windows, N x W."""
-        return self.ids.numel()
-
-    def __len__(self) -> int:
-        return self.num_windows
-
-    def batches(self, batch_size: int) -> Iterator[Tensor]:
-        """The windows in batches.
-
-        Args:
-            batch_size: windows per batch; the last batch may be smaller.
-
-        Yields:
-            Token ids (B, W).
-        """
-        for start in range(0, self.num_windows, batch_size):
-            yield self.ids[start : start + batch_size]
-
-    def part(self, start: int, stop: int) -> TokenWindows:
-        """Some of the windows, for example to hold a few out.
-
-        Args:
-            start: first window.
-            stop: one past the last window.
-
-        Returns:
-            Windows with their own fingerprint.
-
-        Raises:
-            RequestError: the range is empty or reaches beyond the windows there are.
-        """
-        if not 0 <= start < stop <= self.num_windows:
-            raise RequestError(
-                f"windows {start} to {stop} were asked for, but there are {self.num_windows}; "
-                "give a range within them"
-            )
-        ids = self.ids[start:stop]
-        description = f"{self.description}, windows {start} to {stop - 1} of those"
-        return TokenWindows(ids, description, _fingerprint(ids), self.tokens_read)
 
 
 def token_windows(
@@ -167,7 +124,7 @@ def token_windows(
     description = f"{text.description}, {len(rows)} x {window} tokens"
     if skip:
         description += f" after the first {skip * window}"
-    return TokenWindows(rows, description, _fingerprint(rows), len(ids))
+    return TokenWindows(inputs={"input_ids": rows}, description=description, tokens_read=len(ids))
 
 
 def _spread(ids: Tensor, window: int, most: int) -> Tensor:
@@ -208,10 +165,3 @@ def _tokens(
         if len(ids) >= needed + _MARGIN_TOKENS:
             return torch.as_tensor(ids[: len(ids) - _MARGIN_TOKENS])
         goal_chars = 2 * (goal_chars or 1)
-
-
-def _fingerprint(ids: Tensor) -> str:
-    """SHA-256 over the shape and the ids as little-endian int64."""
-    digest = hashlib.sha256(f"{tuple(ids.shape)}".encode())
-    digest.update(ids.contiguous().numpy().astype("<i8").tobytes())
-    return digest.hexdigest()

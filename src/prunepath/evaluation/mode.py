@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-__all__ = ["device_of", "evaluating"]
+__all__ = ["describe_device", "device_of", "evaluating"]
 
 
 @contextmanager
@@ -40,3 +40,11 @@ def device_of(model: nn.Module) -> torch.device:
         The device.
     """
     return next(model.parameters()).device
+
+
+def describe_device(device: torch.device) -> str:
+    """A device in words: the GPU's name, or the number of threads of a CPU."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    threads = torch.get_num_threads()
+    return f"{device.type}, {threads} thread{'s' if threads != 1 else ''}"

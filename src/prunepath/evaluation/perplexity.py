@@ -22,7 +22,7 @@ from prunepath.evaluation.mode import device_of, evaluating
 from prunepath.progress import Progress, track
 
 if TYPE_CHECKING:
-    from prunepath.data.windows import TokenWindows
+    from prunepath.data.samples import Samples
 
 __all__ = ["Perplexity", "perplexity", "token_losses"]
 
@@ -37,7 +37,7 @@ class Perplexity:
     Args:
         value: exp(nll); infinity where that exceeds float64.
         nll: mean negative log-likelihood per predicted token, in nats.
-        num_tokens: how many tokens were predicted, N x (W - 1).
+        num_tokens: how many tokens were predicted, N x (W - 1) where nothing is padding.
         window: tokens per window W.
     """
 
@@ -49,7 +49,7 @@ class Perplexity:
 
 def perplexity(
     model: nn.Module,
-    windows: TokenWindows,
+    windows: Samples,
     *,
     batch_size: int = 1,
     progress: Progress | None = None,
@@ -58,7 +58,7 @@ def perplexity(
 
     Args:
         model: a causal language model of transformers.
-        windows: the text to be predicted.
+        windows: the text to be predicted; an `attention_mask` of its marks what is not.
         batch_size: windows per forward pass; memory grows with it (B x W x V logits).
         progress: told about every batch.
 
@@ -72,19 +72,26 @@ def perplexity(
     if batch_size < 1:
         raise RequestError(f"batch_size={batch_size} was asked for; use at least 1")
     device = device_of(model)
-    total = 0.0
-    num_batches = math.ceil(windows.num_windows / batch_size)
+    total, num_tokens = 0.0, 0
+    num_batches = math.ceil(len(windows) / batch_size)
     with evaluating(model):
         batches = track(progress, windows.batches(batch_size), "perplexity", num_batches)
         for index, batch in enumerate(batches):
-            ids = batch.to(device)
-            logits = model(input_ids=ids, use_cache=False).logits
-            sums = token_losses(logits[:, :-1], ids[:, 1:]).sum(dim=1)
+            inputs = batch.to(device)
+            ids = inputs["input_ids"]
+            logits = model(**inputs, use_cache=False).logits
+            losses = token_losses(logits[:, :-1], ids[:, 1:])
+            num_tokens += losses.numel()
+            if "attention_mask" in inputs:
+                known = inputs["attention_mask"].bool()
+                padding = ~(known[:, :-1] & known[:, 1:])
+                losses[padding] = 0
+                num_tokens -= int(padding.sum())
+            sums = losses.sum(dim=1)
             _require_finite(sums, index * batch_size, windows.description)
             total += float(sums.sum())
-    num_tokens = windows.num_windows * (windows.window - 1)
-    nll = total / num_tokens
-    return Perplexity(_exp(nll), nll, num_tokens, windows.window)
+    nll = total / max(1, num_tokens)
+    return Perplexity(_exp(nll), nll, num_tokens, int(windows.inputs["input_ids"].shape[1]))
 
 
 def token_losses(logits: Tensor, targets: Tensor) -> Tensor:

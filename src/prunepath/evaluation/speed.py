@@ -1,4 +1,4 @@
-"""How fast models run: tokens per second of reading a prompt and of writing after it.
+"""How fast language models run: tokens per second of reading a prompt and of writing after it.
 
 Prefill is one forward pass over the prompt that computes the last logits only, as `generate` does;
 decode is greedy steps of one token with the KV cache that the prompt left behind. Other work on a
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from prunepath.errors import RequestError
-from prunepath.evaluation.mode import device_of, evaluating
+from prunepath.evaluation.mode import describe_device, device_of, evaluating
 from prunepath.progress import Progress, track
 
 __all__ = ["Speed", "compare_speed", "measure_speed"]
@@ -133,7 +133,7 @@ def compare_speed(
         name: Speed(
             batch_size * sequence_length / statistics.median(prefill for prefill, _ in taken),
             batch_size * new_tokens / statistics.median(decode for _, decode in taken),
-            device=_describe(device_of(models[name])),
+            device=describe_device(device_of(models[name])),
             **sizes,
         )
         for name, taken in timings.items()
@@ -179,10 +179,3 @@ def _now(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
-
-
-def _describe(device: torch.device) -> str:
-    if device.type == "cuda":
-        return str(torch.cuda.get_device_name(device))
-    threads = torch.get_num_threads()
-    return f"{device.type}, {threads} thread{'s' if threads != 1 else ''}"

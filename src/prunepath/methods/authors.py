@@ -36,7 +36,7 @@ _EPS = 1e-4
 
 
 def authors_ranking(context: SearchContext, config: SppConfig) -> Ranking:
-    """Run the uncoupled rule on the calibration windows.
+    """Run the uncoupled rule on the calibration samples.
 
     Returns:
         Damage in parameters per place in the order, which is no loss estimate: divided by a

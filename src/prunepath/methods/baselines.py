@@ -15,8 +15,8 @@ __all__ = ["DiagonalFisher", "Magnitude", "Random", "Taylor"]
 class DiagonalFisher(Method):
     """Half the mean squared gate gradient: the second-order damage of removing a unit alone.
 
-    F_j / 2 with F_j the mean over tokens of (dL/dm_j)^2 (Kwon et al. 2022, with tokens instead of
-    sequences as samples).
+    F_j / 2 with F_j the mean over loss rows of (dL/dm_j)^2 (Kwon et al. 2022; where the loss has
+    one term per token, with tokens instead of sequences as samples).
     """
 
     name = "fisher"
@@ -29,14 +29,14 @@ class DiagonalFisher(Method):
         sums = context.statistics
         return Ranking(
             damage={
-                group.name: sums.fisher[group.name].double().cpu().numpy() / (2 * sums.tokens)
+                group.name: sums.mean("fisher", group.name).cpu().numpy() / 2
                 for group in context.structure.groups
             }
         )
 
 
 class Taylor(Method):
-    """First-order Taylor: mean absolute gate gradient of a window of the task loss.
+    """First-order Taylor: mean absolute gate gradient of a sample of the task loss.
 
     |dL/dm_j| at m = 1 is |<w_j, dL/dw_j>| (Molchanov et al. 2017). Against the divergence from
     the dense model the expected gradient is zero, so the task loss is the default objective here.
@@ -55,7 +55,7 @@ class Taylor(Method):
         sums = context.statistics
         return Ranking(
             damage={
-                group.name: sums.gradient_windows[group.name].double().cpu().numpy() / sums.tokens
+                group.name: sums.mean("gradient_windows", group.name).cpu().numpy()
                 for group in context.structure.groups
             }
         )
@@ -74,18 +74,19 @@ class Magnitude(Method):
 
 
 def _norms(context: SearchContext, group: UnitGroup) -> FloatArray:
-    place = next(p for p in context.structure.places if p.path == group.place)
+    place = context.structure.places_by_path[group.place]
     log_product = np.zeros(group.num_units)
     num_factors = 0
     for tensor in place.tensors:
         for dim, axis in enumerate(tensor.axes):
-            if not axis.covers(group.unit) or not tensor.macs_per_token:
+            if not axis.covers(group.unit) or not any(tensor.rows):
                 continue
             weight = context.weight(tensor.name).double()
             squares = weight.square().sum(dim=tuple(d for d in range(weight.dim()) if d != dim))
             owner = torch.from_numpy(axis.owner(group.unit).copy())
+            owned = owner >= 0  # a fused projection has positions of others
             norms = torch.zeros(group.num_units, dtype=torch.float64)
-            norms.index_add_(0, owner, squares.cpu())
+            norms.index_add_(0, owner[owned], squares.cpu()[owned])
             log_product += 0.5 * np.log(np.maximum(norms.numpy(), 1e-300))
             num_factors += 1
     return np.asarray(np.exp(2 * log_product / max(1, num_factors)), dtype=np.float64)

@@ -16,7 +16,7 @@ Guard. If the loss rises above `guard` times the dense level, the network is nea
 its gradients say little: the run starts again with nu doubled.
 
 The result is a curvature per unit, the one at which the closed form gives the observed entry time
-(for units that never entered: the observed V). Half of it is the damage, in nats per token.
+(for units that never entered: the observed V). Half of it is the damage, per loss row.
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ from prunepath.methods.gate_loss import GateLoss, finest_groups
 from prunepath.methods.method import Ranking, SearchContext
 from prunepath.methods.run_state import RunState
 from prunepath.methods.spp_config import SppConfig
-from prunepath.methods.surrogate import mean_of
 from prunepath.progress import note, track
 from prunepath.structure.gates import frozen
 
@@ -58,7 +57,7 @@ class _Run:
 
 
 def coupled_ranking(context: SearchContext, config: SppConfig) -> Ranking:
-    """Run the coupled dynamics on the calibration windows.
+    """Run the coupled dynamics on the calibration samples.
 
     Raises:
         NumericsError: the loss is not finite, or stays above the guard however weak the coupling.
@@ -66,7 +65,7 @@ def coupled_ranking(context: SearchContext, config: SppConfig) -> Ranking:
     """
     groups = finest_groups(context.structure)
     fisher = {
-        group.name: mean_of(context.statistics, "fisher", group.name).cpu()
+        group.name: context.statistics.mean("fisher", group.name).cpu()
         for group in context.structure.groups
     }
     scales = [median_scale(fisher[group.name]) for group in groups]
@@ -87,12 +86,12 @@ def coupled_ranking(context: SearchContext, config: SppConfig) -> Ranking:
             nu = config.coupling * 2**run.restarts
             if run.restarts > _RESTARTS:
                 raise NumericsError(
-                    f"the loss rises above {run.limit:.3g} nats per token even with the coupling "
+                    f"the loss rises above {run.limit:.3g} even with the coupling "
                     f"{nu / 2:g}; raise 'guard' or lower 'step', or use dynamics='surrogate'"
                 )
             note(
                 context.progress,
-                f"at step {run.state.step} the loss rose to {run.losses[-1]:.3g} nats per token "
+                f"at step {run.state.step} the loss rose to {run.losses[-1]:.3g} "
                 f"(limit {run.limit:.3g}); starting again with the coupling {nu:g}",
             )
             run.state, run.losses = BregmanState.start(len(scale_U)), []

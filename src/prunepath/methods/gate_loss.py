@@ -1,7 +1,7 @@
 """The real loss as a function of the gates, for methods that run the model: value and gradient.
 
-Only gates require gradients. The dense logits are recomputed for every batch: kept for a whole
-calibration set they would be larger than the model.
+Only gates require gradients. The dense answers are recomputed for every batch: the logits of a
+whole calibration set would be larger than the model.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from prunepath.data.samples import Samples
 from prunepath.errors import NumericsError
 from prunepath.methods.method import SearchContext
-from prunepath.statistics.objective import kl_to_dense
 from prunepath.structure.gates import gated
 from prunepath.structure.units import Structure, UnitGroup
 
@@ -37,12 +36,12 @@ def finest_groups(structure: Structure) -> tuple[UnitGroup, ...]:
 
 
 class GateLoss:
-    """Mean loss per token of the gated model, over fixed batches in a fixed order.
+    """Mean loss per loss row of the gated model, over fixed batches in a fixed order.
 
     Args:
-        context: model, calibration ids and objective; the model must be `frozen`.
+        context: model, task, samples and objective; the model must be `frozen`.
         groups: groups that get gates; everything flat below is in their order.
-        batch_windows: windows in one forward pass.
+        batch_windows: samples in one forward pass.
     """
 
     def __init__(
@@ -50,15 +49,16 @@ class GateLoss:
     ) -> None:
         self._model = context.model
         self._structure = context.structure
+        self._task = context.task
         self._kl = context.objective == "kl"
-        self._batches = torch.split(context.ids, batch_windows)
+        self._batches = list(context.samples.batches(batch_windows))
         self._device = next(context.model.parameters()).device
         self._names = [group.name for group in groups]
         self._sizes = [group.num_units for group in groups]
 
     @property
     def num_batches(self) -> int:
-        """Batches in one round through the calibration windows."""
+        """Batches in one round through the calibration samples."""
         return len(self._batches)
 
     def batches_of(self, step: int, per_step: int) -> list[int]:
@@ -80,7 +80,7 @@ class GateLoss:
             step: number of the step, for messages.
 
         Returns:
-            Nats per token, and the gradient, float64, on the CPU.
+            The loss (nats per token for language models) and its gradient, float64, on the CPU.
 
         Raises:
             NumericsError: the loss or its gradient is not finite.
@@ -88,14 +88,13 @@ class GateLoss:
         flat = mask.to(self._device, torch.float32).requires_grad_()
         total = torch.zeros(len(mask), dtype=torch.float64)
         value = 0.0
-        windows = sum(len(self._batches[number]) for number in batches)
-        for number, ids in self._chosen(batches):
-            dense = self._dense_logits(ids)
+        num_samples = sum(len(self._batches[number]) for number in batches)
+        for number, batch, inputs in self._chosen(batches):
+            dense = self._dense(inputs) if self._kl else None
             with torch.enable_grad(), gated(self._model, self._structure, self.split(flat)):
-                logits = self._model(input_ids=ids, use_cache=False).logits
-                loss = self._loss(logits, dense, ids)
+                loss = self._loss(self._task.output(self._model, inputs), dense, batch)
                 (gradient,) = torch.autograd.grad(loss, flat)
-            share = len(ids) / windows
+            share = len(batch) / num_samples
             gradient = gradient.double().cpu()
             if not math.isfinite(loss.item()) or not torch.isfinite(gradient).all():
                 raise NumericsError(
@@ -108,36 +107,37 @@ class GateLoss:
         return value, total
 
     def dense_level(self) -> float:
-        """What an unsurprising loss looks like, over all batches, in nats per token.
+        """What an unsurprising loss looks like, over all batches.
 
-        The task loss of the dense model; for the divergence, which is 0 there, the entropy of the
-        dense predictions, so that entropy + divergence is a cross-entropy as the task loss is.
+        For the objective `task` the loss of the dense model. Label-free the dense model's loss is
+        0, and the level is how far an answer of zeros, which says nothing, is from its answers;
+        for distributions over a vocabulary it is their entropy, log V less that distance, so that
+        entropy + divergence is a cross-entropy as the task loss is.
         """
-        value, windows = 0.0, 0
-        for _, ids in self._chosen(range(self.num_batches)):
-            with torch.no_grad():
-                logits = self._model(input_ids=ids, use_cache=False).logits
-                if self._kl:
-                    log = torch.log_softmax(logits.float(), dim=-1)
-                    loss = -(log.exp() * log).sum(-1).mean()
-                else:
-                    loss = self._loss(logits, logits, ids)
-            value += loss.item() * len(ids)
-            windows += len(ids)
-        return value / windows
+        total, num_samples = 0.0, 0
+        for _, batch, inputs in self._chosen(range(self.num_batches)):
+            dense = self._dense(inputs)
+            if self._kl:
+                with torch.no_grad():
+                    blank = self._task.distance(torch.zeros_like(dense), dense, batch).item()
+                tokens = self._task.loss_rows == "token"
+                level = math.log(dense.shape[-1]) - blank if tokens else blank
+            else:
+                level = self._loss(dense, None, batch).item()
+            total += level * len(batch)
+            num_samples += len(batch)
+        return total / num_samples
 
-    def _chosen(self, batches: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+    def _chosen(self, batches: Sequence[int]) -> Iterator[tuple[int, Samples, dict[str, Tensor]]]:
         for number in batches:
-            yield number, self._batches[number].to(self._device)
+            batch = self._batches[number]
+            yield number, batch, batch.to(self._device)
 
-    def _dense_logits(self, ids: Tensor) -> Tensor:
-        if not self._kl:
-            return torch.empty(0)
-        with torch.no_grad():
-            logits: Tensor = self._model(input_ids=ids, use_cache=False).logits
-        return logits
+    @torch.no_grad()
+    def _dense(self, inputs: dict[str, Tensor]) -> Tensor:
+        return self._task.output(self._model, inputs)
 
-    def _loss(self, logits: Tensor, dense: Tensor, ids: Tensor) -> Tensor:
-        if self._kl:
-            return kl_to_dense(logits, dense)
-        return functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten())
+    def _loss(self, output: Tensor, dense: Tensor | None, batch: Samples) -> Tensor:
+        if dense is not None:
+            return self._task.distance(output, dense, batch)
+        return self._task.loss(output, batch)

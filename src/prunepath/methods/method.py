@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from prunepath.data.samples import Samples
     from prunepath.progress import Progress
     from prunepath.statistics.sums import Statistics
+    from prunepath.tasks.task import Task
 
 __all__ = ["METHODS", "Method", "MethodConfig", "Ranking", "SearchContext", "total_order"]
 
@@ -67,7 +69,8 @@ class SearchContext:
         model: the dense model, frozen; to be read, never written.
         structure: its structure.
         statistics: sums of the calibration pass.
-        ids: calibration token ids (windows, window), for methods that run the model themselves.
+        task: what the model is used for.
+        samples: calibration samples, for methods that run the model themselves.
         objective: `"kl"` or `"task"`.
         seed: seed of every random draw.
         state_folder: where a long method may keep its state to resume from; None: nowhere.
@@ -77,7 +80,8 @@ class SearchContext:
     model: nn.Module
     structure: Structure
     statistics: Statistics
-    ids: Tensor
+    task: Task
+    samples: Samples
     objective: str = "kl"
     seed: int = 0
     state_folder: Path | None = None
@@ -99,8 +103,9 @@ class Ranking:
     """What a method finds out.
 
     Args:
-        damage: group -> estimated loss increase (nats per token, or the method's own unit) when
-            a unit is removed at its place in the order, (units,).
+        damage: group -> estimated loss increase (per loss row, nats per token for language
+            models, or the method's own unit) when a unit is removed at its place in the order,
+            (units,).
         entry_time: group -> selection time, small matters most, (units,); None where the method
             has no times of its own and the order by damage per parameter stands for them.
         extra: anything worth keeping in the path's header; JSON-ready.

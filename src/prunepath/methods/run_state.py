@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -33,14 +32,14 @@ class RunState:
         folder = context.state_folder
         self._file = None if folder is None else folder / f"{name}.safetensors"
         self._progress = context.progress
-        ids = context.ids.cpu().contiguous().numpy()
         self._key = json.dumps(
             {
                 **settings,
                 "objective": context.objective,
                 "seed": context.seed,
                 "units": {group.name: group.num_units for group in context.structure.groups},
-                "data": hashlib.sha256(ids.tobytes() + str(ids.shape).encode()).hexdigest(),
+                "task": context.task.name,
+                "data": context.samples.fingerprint,
             },
             sort_keys=True,
         )

@@ -13,12 +13,9 @@ a model that was cut and repaired on the way (`removed`, `damage`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
-from prunepath.errors import NumericsError, RequestError
 from prunepath.methods.elimination import eliminate, eliminate_with_refit
 from prunepath.methods.flow import flow_order
 from prunepath.methods.method import FloatArray, SearchContext
@@ -26,9 +23,10 @@ from prunepath.methods.spp_config import SppConfig
 from prunepath.statistics.sums import Statistics
 from prunepath.structure.axes import BoolArray
 from prunepath.structure.gates import owner_index
+from prunepath.structure.matrices import weight_of
 from prunepath.structure.units import UnitGroup
 
-__all__ = ["curvature_block", "group_damage", "mean_of", "surrogate_damage"]
+__all__ = ["curvature_block", "group_damage", "surrogate_damage"]
 
 
 def surrogate_damage(context: SearchContext, config: SppConfig) -> dict[str, FloatArray]:
@@ -40,7 +38,7 @@ def surrogate_damage(context: SearchContext, config: SppConfig) -> dict[str, Flo
         group.name: group_damage(
             group,
             context.statistics,
-            context.weight(f"{group.consumer}.weight") if group.consumer else None,
+            weight_of(context.model.get_submodule(group.consumer)) if group.consumer else None,
             config,
         )
         for group in track(context.progress, groups, "ordering units")
@@ -78,8 +76,8 @@ def group_damage(
     if weight is not None and config.curvature == "refit":
         values = eliminate_with_refit(
             weight,
-            mean_of(statistics, "moments", group.consumer),
-            mean_of(statistics, "output_gradients", group.consumer),
+            statistics.mean("moments", group.consumer),
+            statistics.mean("output_gradients", group.consumer),
             group.gate.layout.owner(group.unit),
             group.num_lanes,
             rounds=config.rounds,
@@ -109,7 +107,7 @@ def _measured_over_factored(
     if not exponent:
         return None
     factored = curvature_block(group, statistics, weight).diagonal().cpu()
-    measured = mean_of(statistics, "fisher", group.name).cpu()
+    measured = statistics.mean("fisher", group.name).cpu()
     ratio = measured / factored.clamp_min(torch.finfo(torch.float64).tiny)
     return ratio.clamp(*_TRUSTED_RATIOS).pow(exponent)
 
@@ -125,10 +123,10 @@ def curvature_block(group: UnitGroup, statistics: Statistics, weight: Tensor | N
     """
     if weight is None:
         if group.name in statistics.fisher_blocks:
-            return mean_of(statistics, "fisher_blocks", group.name)
-        return mean_of(statistics, "fisher", group.name).diag()
-    moment = mean_of(statistics, "moments", group.consumer)
-    gradients = mean_of(statistics, "output_gradients", group.consumer)
+            return statistics.mean("fisher_blocks", group.name)
+        return statistics.mean("fisher", group.name).diag()
+    moment = statistics.mean("moments", group.consumer)
+    gradients = statistics.mean("output_gradients", group.consumer)
     columns = weight.to(moment.device).double()
     block = moment * (columns.T @ gradients.to(moment.device) @ columns)
     if group.num_units == group.gate.layout.size:
@@ -136,26 +134,3 @@ def curvature_block(group: UnitGroup, statistics: Statistics, weight: Tensor | N
     owner = owner_index(group).to(block.device)
     half = block.new_zeros(group.num_units, len(block)).index_add_(0, owner, block)
     return block.new_zeros(group.num_units, group.num_units).index_add_(1, owner, half)
-
-
-def mean_of(statistics: Statistics, table: str, key: str) -> Tensor:
-    """One sum as a mean per token, float64.
-
-    Raises:
-        RequestError: the statistics lack it.
-        NumericsError: it is not finite.
-    """
-    sums: Mapping[str, Tensor] = getattr(statistics, table)
-    if key not in sums or not statistics.count_of(table):
-        raise RequestError(
-            f"the method 'spp' needs the sums '{table}' of '{key}', and the statistics hold "
-            f"{len(sums)} such sums over {statistics.count_of(table)} tokens; collect them with "
-            "what Spp.wanted() asks for"
-        )
-    mean = sums[key].double() / statistics.count_of(table)
-    if not torch.isfinite(mean).all():
-        raise NumericsError(
-            f"the sums '{table}' of '{key}' hold NaN or infinity; check the model's weights and "
-            "the calibration data, or load the model in float32 or bfloat16"
-        )
-    return mean

@@ -1,4 +1,4 @@
-"""One pass over calibration data: forward, one backward per window, sums of everything asked for.
+"""Hooks that turn forward and backward passes over calibration data into sums.
 
 Weights are frozen. Activations at gate sites and consumers are read by hooks; the gradient of a
 gate is the activation times its gradient, summed over the positions the unit owns, so no gate has
@@ -16,13 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunepath.errors import NumericsError
-from prunepath.statistics.objective import LogitGradient
+from prunepath.data.samples import Samples
 from prunepath.statistics.sums import Statistics
 from prunepath.structure.gates import at_site
 from prunepath.structure.units import Structure, UnitGroup
 
-__all__ = ["BLOCK_LIMIT", "Wanted", "add_window_", "estimate_bytes", "recording"]
+__all__ = ["BLOCK_LIMIT", "Recorder", "Wanted", "estimate_bytes", "recording"]
 
 BLOCK_LIMIT = 512
 """Groups with more units than this get no full block of gate gradients."""
@@ -48,10 +47,56 @@ class Wanted:
         return self.gradients or self.output_gradients
 
 
+@dataclass
+class Recorder:
+    """What the hooks must know about the batch that runs: how many samples, what is padding.
+
+    Args:
+        sums: what is added to.
+        wanted: which sums are formed.
+        per_sample: whether the loss has one term per sample; else one per token.
+    """
+
+    sums: Statistics
+    wanted: Wanted
+    per_sample: bool
+    _samples: int = 0
+    _masks: tuple[Tensor, ...] = ()
+
+    def begin(self, samples: Samples) -> None:
+        """Say which batch the next forward pass is over, and count it."""
+        self._samples = len(samples)
+        masks = (samples.inputs.get(name) for name in ("attention_mask", "decoder_attention_mask"))
+        self._masks = tuple(mask.bool() for mask in masks if mask is not None and not mask.all())
+        if self.wanted.backward:
+            self.sums.tokens += len(samples) if self.per_sample else samples.num_tokens
+        self.sums.windows += 1
+
+    def terms(self, units: Tensor) -> Tensor:
+        """Gate gradients (rows, units) with one row for every term of the loss."""
+        flat = units.reshape(-1, units.shape[-1])
+        if self.per_sample and self._samples and len(flat) % self._samples == 0:
+            return flat.view(self._samples, -1, flat.shape[-1]).sum(1)
+        return flat
+
+    def real(self, rows: Tensor) -> Tensor:
+        """Rows (N, n) of an activation that are no padding."""
+        flat = rows.detach().reshape(-1, rows.shape[-1])
+        for mask in self._masks:
+            if rows.shape[:-1] in (mask.shape, (mask.numel(),)):
+                return flat[mask.reshape(-1).to(flat.device)]
+        return flat
+
+
 @contextmanager
 def recording(
-    model: nn.Module, structure: Structure, wanted: Wanted, sums: Statistics
-) -> Iterator[None]:
+    model: nn.Module,
+    structure: Structure,
+    wanted: Wanted,
+    sums: Statistics,
+    *,
+    per_sample: bool = False,
+) -> Iterator[Recorder]:
     """Hooks that add to `sums` whenever the model runs, forward and backward, inside the block.
 
     With a backward pass, layers keep only their inputs and run again when their gradient is due
@@ -63,10 +108,16 @@ def recording(
         structure: its structure.
         wanted: which sums to form.
         sums: added to.
+        per_sample: whether the loss has one term per sample; else one per token.
+
+    Yields:
+        The recorder, to be told of every batch before it runs.
     """
-    sites: dict[tuple[str, str], list[UnitGroup]] = {}
+    recorder = Recorder(sums, wanted, per_sample)
+    sites: dict[tuple[str, str, int], list[UnitGroup]] = {}
     for group in structure.groups:
-        sites.setdefault((group.gate.module, group.gate.side), []).append(group)
+        gate = group.gate
+        sites.setdefault((gate.module, gate.side, gate.part), []).append(group)
     consumers = dict.fromkeys(group.consumer for group in structure.groups if group.consumer)
     with ExitStack() as stack:
         if wanted.backward:
@@ -74,17 +125,17 @@ def recording(
         if wanted.gradients:
             for groups in sites.values():
                 stack.enter_context(
-                    at_site(model, groups[0].gate, _GradientReader(groups, sums).read)
+                    at_site(model, groups[0].gate, _GradientReader(groups, recorder).read)
                 )
         for name in consumers:
             module = model.get_submodule(name)
             if wanted.moments:
-                handle: Any = module.register_forward_pre_hook(_moment_hook(name, sums, wanted))
+                handle: Any = module.register_forward_pre_hook(_moment_hook(name, recorder))
                 stack.callback(handle.remove)
             if wanted.output_gradients:
                 handle = module.register_forward_hook(_output_hook(name, sums))
                 stack.callback(handle.remove)
-        yield
+        yield recorder
 
 
 @contextmanager
@@ -92,16 +143,20 @@ def _checkpointed_layers(model: nn.Module, structure: Structure) -> Iterator[Non
     """Layers that store their input and nothing else between forward and backward."""
     from torch.utils.checkpoint import checkpoint
 
-    layers = dict.fromkeys(place.path.rpartition(".")[0] for place in structure.places)
+    layers = dict.fromkeys(place.layer_path for place in structure.places)
     patched = [model.get_submodule(name) for name in layers]
 
     def lean(forward: Callable[..., Any]) -> Callable[..., Any]:
-        def run(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
-            if not torch.is_grad_enabled():
-                return forward(hidden, *args, **kwargs)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            others = (*args[1:], *kwargs.values())
+            # A gradient may enter by another way, too (the states of an encoder): keep the graph.
+            simple = bool(args) and not any(_needs_gradient(other) for other in others)
+            if not torch.is_grad_enabled() or not simple:
+                return forward(*args, **kwargs)
+            hidden = args[0]
             if not hidden.requires_grad:  # the first layer: no weight before it asks for any
                 hidden = hidden.detach().requires_grad_()
-            return checkpoint(partial(forward, **kwargs), hidden, *args, use_reentrant=True)
+            return checkpoint(partial(forward, **kwargs), hidden, *args[1:], use_reentrant=True)
 
         return run
 
@@ -114,12 +169,20 @@ def _checkpointed_layers(model: nn.Module, structure: Structure) -> Iterator[Non
             del layer.forward  # the class's own is back
 
 
+def _needs_gradient(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return value.requires_grad
+    return isinstance(value, list | tuple) and any(_needs_gradient(item) for item in value)
+
+
 class _GradientReader:
     """Reads gate gradients of all groups that share one site."""
 
-    def __init__(self, groups: list[UnitGroup], sums: Statistics) -> None:
-        self._sums = sums
-        layout = groups[0].gate.layout
+    def __init__(self, groups: list[UnitGroup], recorder: Recorder) -> None:
+        self._recorder = recorder
+        gate = groups[0].gate
+        layout, positions = gate.layout, gate.positions
+        self._where = None if positions is None else torch.from_numpy(positions)
         self._sizes = layout.sizes
         self._groups = [
             (
@@ -141,30 +204,37 @@ class _GradientReader:
 
     def _add(self, activation: Tensor, gradient: Tensor) -> None:
         contribution = (activation * gradient).float()
-        contribution = contribution.view(*contribution.shape[:-1], *self._sizes)
+        if self._where is not None:
+            contribution = contribution.index_select(-1, self._where.to(contribution.device))
+        contribution = contribution.reshape(*contribution.shape[:-1], *self._sizes)
+        sums = self._recorder.sums
         for group, others in self._groups:  # a unit's gradient sums over the factors it lacks
             units = contribution.sum(others) if others else contribution
             units = units.reshape(*activation.shape[:-1], group.num_units)  # (B, T, units)
-            flat = units.reshape(-1, group.num_units)
-            self._sums.add_("fisher", group.name, flat.square().sum(0))
-            self._sums.add_("gradient", group.name, flat.sum(0))
-            whole = units.sum(1)  # the gradient of a gate that all tokens of a window share
-            self._sums.add_("gradient_windows", group.name, whole.abs().sum(0))
+            terms = self._recorder.terms(units)
+            sums.add_("fisher", group.name, terms.square().sum(0))
+            sums.add_("gradient", group.name, terms.sum(0))
+            # The gradient of a gate that all tokens of a window share.
+            whole = units.sum(1) if units.ndim > 2 else units
+            sums.add_("gradient_windows", group.name, whole.reshape(len(whole), -1).abs().sum(0))
             if group.num_units <= BLOCK_LIMIT:
-                self._sums.add_moment_("fisher_blocks", group.name, flat)
+                sums.add_moment_("fisher_blocks", group.name, terms)
 
 
 def _on_gradient(tensor: Tensor, act: Callable[[Tensor], None]) -> None:
     tensor.register_hook(act)  # type: ignore[no-untyped-call]
 
 
-def _moment_hook(name: str, sums: Statistics, wanted: Wanted) -> Any:
+def _moment_hook(name: str, recorder: Recorder) -> Any:
+    sums, wanted = recorder.sums, recorder.wanted
+
     def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
         if torch.is_grad_enabled() != wanted.backward:
             return
-        rows = args[0].detach()
+        rows = recorder.real(args[0])
         sums.add_moment_("moments", name, rows)
-        sums.add_("inputs", name, rows.reshape(-1, rows.shape[-1]).float().sum(0))
+        sums.add_("inputs", name, rows.float().sum(0))
+        sums.add_("rows", name, torch.tensor([float(len(rows))], dtype=torch.float64))
 
     return hook
 
@@ -175,46 +245,6 @@ def _output_hook(name: str, sums: Statistics) -> Any:
             _on_gradient(output, lambda g: sums.add_moment_("output_gradients", name, g))
 
     return hook
-
-
-def add_window_(
-    model: nn.Module,
-    ids: Tensor,
-    gradient_of: LogitGradient,
-    generator: torch.Generator,
-    wanted: Wanted,
-    sums: Statistics,
-    index: int,
-) -> None:
-    """Run one batch of windows inside `recording` and count it.
-
-    Args:
-        model: the dense model, frozen, inside `recording`.
-        ids: token ids (B, T).
-        gradient_of: the objective.
-        generator: source of label draws; seed it by window to make a pass resumable.
-        wanted: whether a backward pass is needed.
-        sums: the same object `recording` adds to.
-        index: number of the batch, for messages.
-
-    Raises:
-        NumericsError: the logits are not finite.
-    """
-    device = next(model.parameters()).device
-    if not wanted.backward:  # nobody reads logits: the head is a fifth of a small model's work
-        body: Any = getattr(model, str(getattr(model, "base_model_prefix", "")), model)
-        with torch.no_grad():
-            body(input_ids=ids.to(device), use_cache=False)
-    else:
-        logits = model(input_ids=ids.to(device), use_cache=False).logits
-        try:
-            gradient = gradient_of(logits, ids.to(device), generator)
-        except NumericsError as error:
-            raise NumericsError(f"calibration window {index}: {error}") from None
-        logits.backward(gradient.to(logits.dtype))
-    sums.tokens += ids.numel() if wanted.backward else 0
-    sums.moment_tokens += ids.numel() if wanted.moments else 0
-    sums.windows += ids.shape[0]
 
 
 def estimate_bytes(structure: Structure, wanted: Wanted) -> int:

@@ -1,9 +1,9 @@
 """The calibration pass as one resumable job.
 
-Every window draws its labels from a generator of its own, so the sums after k windows depend on
-nothing but those windows; a pass that was interrupted goes on from its last checkpoint and ends
-with the same bits. The first few windows also leave the consumers' outputs on disk, window by
-window: the sequential refit aims at them.
+Every batch draws its labels from a generator of its own, so the sums after k batches depend on
+nothing but those batches; a pass that was interrupted goes on from its last checkpoint and ends
+with the same bits. The first few batches also leave the consumers' outputs on disk, batch by
+batch: the sequential refit aims at them.
 """
 
 from __future__ import annotations
@@ -12,74 +12,87 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from prunepath.errors import NumericsError, PathFileError
 from prunepath.progress import Progress, track
-from prunepath.statistics.collect import Wanted, add_window_, recording
-from prunepath.statistics.objective import logit_gradient
+from prunepath.statistics.collect import Wanted, recording
 from prunepath.statistics.sums import STATISTICS_FILE, Statistics
 from prunepath.structure.gates import frozen
 from prunepath.structure.units import Structure
+
+if TYPE_CHECKING:
+    from prunepath.data.samples import Samples
+    from prunepath.tasks.task import Task
 
 __all__ = ["collect", "load_outputs", "outputs_file"]
 
 _SECONDS_BETWEEN_CHECKPOINTS = 20.0
 
 
-def outputs_file(folder: Path, window: int) -> Path:
-    """Where the consumers' outputs on one window lie."""
-    return folder / f"outputs-{window:05d}.safetensors"
+def outputs_file(folder: Path, batch: int) -> Path:
+    """Where the consumers' outputs on one batch lie."""
+    return folder / f"outputs-{batch:05d}.safetensors"
 
 
 def collect(
     model: nn.Module,
     structure: Structure,
-    ids: Tensor,
+    task: Task,
+    samples: Samples,
     wanted: Wanted,
     *,
     objective: str,
     seed: int,
     folder: Path,
-    output_windows: int,
+    output_batches: int,
     onto: Statistics | None = None,
     progress: Progress | None = None,
 ) -> Statistics:
-    """Run the calibration pass, or what is left of it.
+    """Run the calibration pass, or what is left of it, in batches of `task.counts.batch`.
 
     Args:
         model: the dense model.
         structure: its structure.
-        ids: calibration token ids (windows, window).
+        task: what the model is run for.
+        samples: calibration samples.
         wanted: which sums to form.
         objective: `"kl"` or `"task"`.
         seed: seed of the label draws.
         folder: where checkpoints are kept; the finished statistics end there, too.
-        output_windows: windows whose consumer outputs are kept.
+        output_batches: batches whose consumer outputs are kept.
         onto: sums of an earlier pass to add to, in place; None begins at zero.
         progress: who listens.
 
     Returns:
-        The sums over all windows.
+        The sums over all samples.
 
     Raises:
-        NumericsError: logits or sums that are not finite.
+        NumericsError: outputs or sums that are not finite.
     """
-    gradient_of = logit_gradient(objective)
     file = folder / STATISTICS_FILE
     before = onto.windows if onto is not None else 0
     sums = _resume(file) or onto or Statistics()
+    size = task.counts.batch
     last_saved = time.monotonic()
-    with frozen(model), recording(model, structure, wanted, sums):
-        todo = range(sums.windows - before, len(ids))
+    per_sample = task.loss_rows == "sample"
+    with (
+        frozen(model),
+        recording(model, structure, wanted, sums, per_sample=per_sample) as recorder,
+    ):
+        todo = range(sums.windows - before, -(-len(samples) // size))
         for index in track(progress, todo, "calibrating", len(todo)):
+            batch = samples.rows(index * size, min(index * size + size, len(samples)))
             generator = torch.Generator().manual_seed(seed * 1_000_003 + index)
-            window = ids[index : index + 1]
-            with _keeping_outputs(model, structure, folder, index, index < output_windows):
-                add_window_(model, window, gradient_of, generator, wanted, sums, index)
+            with _keeping_outputs(model, structure, folder, index, index < output_batches):
+                recorder.begin(batch)
+                if wanted.backward:
+                    _backward(model, task, batch, objective, generator, index)
+                else:
+                    _forward(model, task, batch)
             if time.monotonic() - last_saved > _SECONDS_BETWEEN_CHECKPOINTS:
                 sums.save(file)
                 last_saved = time.monotonic()
@@ -91,6 +104,31 @@ def collect(
             )
     sums.save(file)
     return sums
+
+
+def _backward(
+    model: nn.Module,
+    task: Task,
+    batch: Samples,
+    objective: str,
+    generator: torch.Generator,
+    index: int,
+) -> None:
+    output = task.output(model, batch.to(_device(model)))
+    try:
+        gradient = task.draw(output, batch, objective, generator)
+    except NumericsError as error:
+        raise NumericsError(f"calibration batch {index}: {error}") from None
+    output.backward(gradient.to(output.dtype))
+
+
+@torch.no_grad()
+def _forward(model: nn.Module, task: Task, batch: Samples) -> None:
+    task.body(model, batch.to(_device(model)))
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
 
 
 def _resume(file: Path) -> Statistics | None:
@@ -134,8 +172,8 @@ def _keeping_outputs(
         save_file(outputs, beside)
 
 
-def load_outputs(folder: Path, windows: int) -> dict[str, Tensor]:
-    """Consumer outputs of the first windows, name -> (windows, window, O), as stored.
+def load_outputs(folder: Path, batches: int) -> dict[str, Tensor]:
+    """Consumer outputs of the first batches, name -> (samples, ..., O), as stored.
 
     Raises:
         PathFileError: a file is missing or damaged.
@@ -144,7 +182,7 @@ def load_outputs(folder: Path, windows: int) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     parts: dict[str, list[Tensor]] = {}
-    for index in range(windows):
+    for index in range(batches):
         file = outputs_file(folder, index)
         try:
             for name, value in load_file(file).items():

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from prunepath.errors import PathFileError
+from prunepath.errors import NumericsError, PathFileError, RequestError
 
 __all__ = ["STATISTICS_FILE", "Statistics"]
 
@@ -25,9 +25,11 @@ class Statistics:
     """Sums over calibration tokens.
 
     Args:
-        tokens: how many tokens the gradient sums are over.
-        moment_tokens: how many tokens `inputs` and `moments` are over; often more.
-        windows: how many windows they came in.
+        tokens: how many terms of the loss the gradient sums are over: tokens of a language model,
+            samples of a classifier.
+        windows: how many batches have been counted.
+        rows: consumer -> how many rows `inputs` and `moments` are over, (1,), float64; more than
+            `tokens` where more windows, or several rows a sample, went in.
         fisher: group -> sum over tokens of squared gate gradients, (units,).
         fisher_blocks: group -> sum over tokens of outer products of gate gradients,
             (units, units); only for groups small enough.
@@ -39,8 +41,8 @@ class Statistics:
     """
 
     tokens: int = 0
-    moment_tokens: int = 0
     windows: int = 0
+    rows: dict[str, Tensor] = field(default_factory=dict)
     fisher: dict[str, Tensor] = field(default_factory=dict)
     fisher_blocks: dict[str, Tensor] = field(default_factory=dict)
     gradient: dict[str, Tensor] = field(default_factory=dict)
@@ -70,7 +72,6 @@ class Statistics:
     def merge_(self, other: Statistics) -> None:
         """Add the sums of another shard."""
         self.tokens += other.tokens
-        self.moment_tokens += other.moment_tokens
         self.windows += other.windows
         for table, key, value in other.items():
             self.add_(table, key, value)
@@ -84,17 +85,34 @@ class Statistics:
 
     def only(self, keep: Callable[[str], bool]) -> Statistics:
         """The same statistics with some tables left out; the sums are shared until added to."""
-        smaller = Statistics(
-            tokens=self.tokens, moment_tokens=self.moment_tokens, windows=self.windows
-        )
+        smaller = Statistics(tokens=self.tokens, windows=self.windows, rows=dict(self.rows))
         for table, key, value in self.items():
-            if keep(table):
+            if keep(table) and table != "rows":
                 getattr(smaller, table)[key] = value
         return smaller
 
-    def count_of(self, table: str) -> int:
-        """How many tokens the sums of a table are over."""
-        return self.moment_tokens if table in ("inputs", "moments") else self.tokens
+    def mean(self, table: str, key: str) -> Tensor:
+        """One sum as a mean, float64: per row of a consumer's inputs, or per term of the loss.
+
+        Raises:
+            RequestError: the sum was not formed.
+            NumericsError: it is not finite.
+        """
+        sums: Mapping[str, Tensor] = getattr(self, table)
+        count = float(self.rows.get(key, 0.0)) if table in _BY_ROW else float(self.tokens)
+        if key not in sums or not count:
+            raise RequestError(
+                f"the sums '{table}' of '{key}' are needed, and the statistics hold {len(sums)} "
+                f"such sums over {count:.0f} rows; collect them with what the method's wanted() "
+                "asks for"
+            )
+        mean = sums[key].double() / count
+        if not torch.isfinite(mean).all():
+            raise NumericsError(
+                f"the sums '{table}' of '{key}' hold NaN or infinity; check the model's weights "
+                "and the calibration data, or load the model in float32 or bfloat16"
+            )
+        return mean
 
     @property
     def num_bytes(self) -> int:
@@ -110,7 +128,6 @@ class Statistics:
         tensors = {f"{table}/{key}": value.contiguous() for table, key, value in self.items()}
         counts = {
             "tokens": self.tokens,
-            "moment_tokens": self.moment_tokens,
             "windows": self.windows,
             **header,
         }
@@ -143,8 +160,10 @@ class Statistics:
         return found, header
 
 
-_COUNTS = ("tokens", "moment_tokens", "windows")
+_COUNTS = ("tokens", "windows")
+_BY_ROW = ("inputs", "moments")
 _TABLES = (
+    "rows",
     "fisher",
     "fisher_blocks",
     "gradient",

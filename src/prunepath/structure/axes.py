@@ -4,6 +4,9 @@ A projection of a grouped-query attention has rows ordered by KV group, query he
 rotary half and rotary pair. We write that as `"kv rep half pair"`, the way einops would. A unit
 is named by some of these factors (`"kv pair"`: one rotary pair of one KV group); every position
 then belongs to exactly one unit, and a cut, a gate and a cost all follow from the same words.
+
+A fused projection is several layouts on one axis: `"head qk | head qk | head value"` one after the
+other, or `"head: qk | qk | value"` interleaved head by head.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["AxisLayout", "BoolArray", "IntArray"]
+__all__ = ["Axis", "AxisLayout", "BoolArray", "IntArray"]
 
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
@@ -44,19 +47,9 @@ class AxisLayout:
 
     @classmethod
     def parse(cls, text: str, sizes: Mapping[str, int]) -> AxisLayout:
-        """Read `"kv rep pair"` with the sizes of its factors."""
+        """Read `"kv rep pair"` with the sizes of its factors; a number stands for itself."""
         names = tuple(text.split())
-        return cls(names, tuple(sizes[name] for name in names))
-
-    @classmethod
-    def fixed(cls, width: int) -> AxisLayout:
-        """An axis of one unnamed factor: no unit ever cuts it."""
-        return cls(("",), (width,))
-
-    @property
-    def cuttable(self) -> bool:
-        """Whether a unit may own positions of this axis."""
-        return self.names != ("",)
+        return cls(names, tuple(int(n) if n.isdigit() else sizes[n] for n in names))
 
     @property
     def size(self) -> int:
@@ -79,11 +72,110 @@ class AxisLayout:
         return " ".join(f"{n}={s}" for n, s in zip(self.names, self.sizes, strict=True))
 
 
+@dataclass(frozen=True)
+class Axis:
+    """One axis of a tensor: one or more layouts side by side, possibly interleaved.
+
+    Args:
+        parts: layouts that follow one another; none at all: an axis no unit ever cuts.
+        outer: factors in front of all parts; every value of theirs holds one copy of each part.
+        fixed_width: width of an axis without parts.
+
+    Example:
+        >>> fused = Axis.parse("head: qk | qk | value", {"head": 2, "qk": 1, "value": 2})
+        >>> fused.size
+        8
+        >>> fused.owner(AxisLayout.parse("head value", {"head": 2, "value": 2})).tolist()
+        [-1, -1, 0, 1, -1, -1, 2, 3]
+    """
+
+    parts: tuple[AxisLayout, ...]
+    outer: AxisLayout = AxisLayout((), ())
+    fixed_width: int = 0
+
+    @classmethod
+    def parse(cls, text: str, sizes: Mapping[str, int]) -> Axis:
+        """Read `"head: qk | qk | value"` with the sizes of its factors."""
+        before, colon, after = text.partition(":")
+        outer, rest = (before, after) if colon else ("", before)
+        parts = tuple(AxisLayout.parse(part, sizes) for part in rest.split("|"))
+        return cls(parts, AxisLayout.parse(outer, sizes))
+
+    @classmethod
+    def fixed(cls, width: int) -> Axis:
+        """An axis that no unit ever cuts."""
+        return cls((), fixed_width=width)
+
+    @property
+    def cuttable(self) -> bool:
+        """Whether a unit may own positions of this axis."""
+        return bool(self.parts)
+
+    @property
+    def size(self) -> int:
+        """Number of positions."""
+        if not self.parts:
+            return self.fixed_width
+        return self.outer.size * sum(part.size for part in self.parts)
+
+    @property
+    def factors(self) -> dict[str, int]:
+        """Every named factor with its size; numbers in a layout are no factors."""
+        layouts = (self.outer, *self.parts)
+        pairs = {n: s for x in layouts for n, s in zip(x.names, x.sizes, strict=True)}
+        return {name: size for name, size in pairs.items() if not name.isdigit()}
+
+    def part(self, index: int) -> AxisLayout:
+        """The product that the positions of one part are made of."""
+        own = self.parts[index]
+        return AxisLayout(self.outer.names + own.names, self.outer.sizes + own.sizes)
+
+    def positions(self, index: int) -> IntArray:
+        """Where one part lies on the axis, in the order of `part`."""
+        widths = [part.size for part in self.parts]
+        start = sum(widths[:index])
+        inner = np.arange(start, start + widths[index])
+        outer = np.arange(self.outer.size) * sum(widths)
+        return (outer[:, None] + inner).reshape(-1)
+
+    def covers(self, unit: AxisLayout) -> bool:
+        """Whether any position here belongs to a unit of that layout."""
+        return any(self.part(index).covers(unit) for index in range(len(self.parts)))
+
+    def owner(self, unit: AxisLayout) -> IntArray:
+        """For every position, the unit it belongs to, or -1; shape (size,)."""
+        return _axis_owner(self, unit)
+
+    def resized(self, sizes: Mapping[str, int]) -> Axis:
+        """The same words with other sizes; factors that are not named keep theirs."""
+
+        def again(layout: AxisLayout) -> AxisLayout:
+            pairs = zip(layout.names, layout.sizes, strict=True)
+            return AxisLayout(layout.names, tuple(sizes.get(n, s) for n, s in pairs))
+
+        return Axis(tuple(again(part) for part in self.parts), again(self.outer), self.fixed_width)
+
+    def __str__(self) -> str:
+        inner = " | ".join(str(part) for part in self.parts) or str(self.fixed_width)
+        return f"{self.outer}: {inner}" if self.outer.names else inner
+
+
 @lru_cache(maxsize=4096)
 def _owner(layout: AxisLayout, unit: AxisLayout) -> IntArray:
     grid = np.indices(layout.sizes).reshape(len(layout.sizes), -1)
     index = np.zeros(layout.size, dtype=np.int64)
     for name, size in zip(unit.names, unit.sizes, strict=True):
         index = index * size + grid[layout.names.index(name)]
+    index.setflags(write=False)
+    return index
+
+
+@lru_cache(maxsize=4096)
+def _axis_owner(axis: Axis, unit: AxisLayout) -> IntArray:
+    index = np.full(axis.size, -1, dtype=np.int64)
+    for number in range(len(axis.parts)):
+        layout = axis.part(number)
+        if layout.covers(unit):
+            index[axis.positions(number)] = layout.owner(unit)
     index.setflags(write=False)
     return index

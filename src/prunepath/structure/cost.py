@@ -7,12 +7,20 @@ the difference between two selections.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from prunepath.structure.axes import AxisLayout
-from prunepath.structure.selection import Selection, everything, kept_positions
+from prunepath.structure.axes import Axis, AxisLayout, BoolArray
+from prunepath.structure.selection import (
+    Selection,
+    everything,
+    kept_positions,
+    run_positions,
+    tensor_positions,
+)
 from prunepath.structure.units import PlaceInfo, Structure, UnitGroup
 
 __all__ = ["Cost", "cost_of", "place_cost", "unit_cost"]
@@ -60,37 +68,52 @@ def place_cost(
 ) -> Cost:
     """Cost of one sub-layer under a selection.
 
-    MACs are those of one sequence of `sequence_length` tokens; attention counts the full square
-    of token pairs, as fused kernels and FLOP counters do, not its causal half.
+    MACs are those of one sequence of `sequence_length` tokens, or of one image; attention counts
+    the full square of token pairs, as fused kernels and FLOP counters do, not its causal half.
     """
     groups = structure.groups_by_place[place.path]
+    counts: dict[tuple[Axis | AxisLayout, bool], int] = {}
 
-    def kept(layout: AxisLayout) -> int:
-        return int(np.count_nonzero(kept_positions(layout, groups, selection)))
+    def count(axis: Axis | AxisLayout, whole: bool, find: Callable[[], BoolArray]) -> int:
+        if (axis, whole) not in counts:
+            counts[axis, whole] = int(np.count_nonzero(find()))
+        return counts[axis, whole]
 
-    params = macs = weight_bytes = 0
-    counts: dict[AxisLayout, int] = {}
+    params = weight_bytes = 0
+    macs = 0.0
     for tensor in place.tensors:
         numel = 1
-        for axis in tensor.axes:
-            if axis not in counts:
-                counts[axis] = kept(axis)
-            numel *= counts[axis]
+        for dim, axis in enumerate(tensor.axes):
+            find = partial(tensor_positions, tensor, dim, place, groups, selection)
+            numel *= count(axis, tensor.whole, find)
         params += numel
         weight_bytes += numel * tensor.itemsize
-        macs += numel * tensor.macs_per_token * sequence_length
-    macs += sum(kept(layout) for layout in place.pair_layouts) * sequence_length**2
-    # What is emptied computes nothing, whatever is left beside it, and still caches one zero, so
-    # that the cache knows how long it is.
-    emptied = bool(place.pair_layouts) and kept(place.pair_layouts[-1]) == 0
+        macs += numel * _at(tensor.rows, sequence_length)
+    compact = bool(place.runtime)
+
+    def running(layout: AxisLayout) -> int:
+        if compact:
+            return count(layout, False, partial(kept_positions, layout, groups, selection))
+        find = partial(run_positions, layout, place, groups, selection)
+        return count(layout, True, find)
+
+    pairs = _at(place.pairs, sequence_length)
+    macs += sum(running(layout) for layout in place.pair_layouts) * pairs
+    # A compact module computes nothing where it was emptied, and still caches one zero, so that
+    # the cache knows how long it is.
+    emptied = compact and bool(place.pair_layouts) and running(place.pair_layouts[-1]) == 0
     macs = 0 if emptied else macs
-    cached = sum(1 if emptied else max(1, kept(layout)) for layout in place.cache_layouts)
+    cached = sum(1 if emptied else max(1, running(layout)) for layout in place.cache_layouts)
     return Cost(
         params=params,
-        macs=macs,
+        macs=round(macs),
         weight_bytes=weight_bytes,
         kv_bytes_per_token=cached * place.cache_itemsize,
     )
+
+
+def _at(polynomial: tuple[float, ...], tokens: int) -> float:
+    return float(sum(factor * tokens**power for power, factor in enumerate(polynomial)))
 
 
 def cost_of(structure: Structure, selection: Selection, sequence_length: int = 512) -> Cost:
@@ -107,7 +130,7 @@ def cost_of(structure: Structure, selection: Selection, sequence_length: int = 5
     dense = everything(structure)
     total = Cost(
         params=structure.num_params,
-        macs=structure.fixed_macs_per_token * sequence_length,
+        macs=round(_at(structure.fixed_macs, sequence_length)),
         weight_bytes=structure.weight_bytes,
         kv_bytes_per_token=0,
     )
@@ -125,7 +148,7 @@ def cost_of(structure: Structure, selection: Selection, sequence_length: int = 5
 
 def unit_cost(structure: Structure, group: UnitGroup, sequence_length: int = 512) -> Cost:
     """Cost of one unit of a group in the dense model (what removing it alone saves)."""
-    place = next(p for p in structure.places if p.path == group.place)
+    place = structure.places_by_path[group.place]
     dense = Selection({})
     one = dense.without([(group, np.array([0]))])
     return place_cost(structure, place, dense, sequence_length) - place_cost(

@@ -1,7 +1,7 @@
-"""Read a model with its family's name table and return its structure.
+"""Read a model with its families' name tables and return its structure.
 
-Every name and shape in the table is checked against the model. What does not fit is listed as
-left alone with the reason, never skipped in silence.
+Every name and shape in a table is checked against the model. What does not fit is listed as left
+alone with the reason, never skipped in silence.
 """
 
 from __future__ import annotations
@@ -12,26 +12,25 @@ from typing import Any
 from torch import nn
 
 from prunepath.errors import ModelError
-from prunepath.structure.axes import AxisLayout
-from prunepath.structure.families import FAMILIES, Family, Place, family_for
+from prunepath.structure.families import FAMILIES
+from prunepath.structure.counting import count_places
+from prunepath.structure.measure import Probe
+from prunepath.structure.place import describe_place, misfit
 from prunepath.structure.probe import legal_sizes
-from prunepath.structure.units import (
-    GateSite,
-    LeftAlone,
-    PlaceInfo,
-    Structure,
-    TensorInfo,
-    UnitGroup,
-)
+from prunepath.structure.units import LeftAlone, PlaceInfo, StackInfo, Structure, UnitGroup
+from prunepath.structure.walk import FoundStack, found_stacks
 
-__all__ = ["dense_sizes", "discover", "factor_sizes"]
+__all__ = ["discover", "read_places"]
 
 
-def discover(model: nn.Module) -> Structure:
+def discover(model: nn.Module, probe: Probe | None = None) -> Structure:
     """Find the unit groups of a model.
 
     Args:
-        model: a transformers model of a known family.
+        model: a transformers model made of known families.
+        probe: runs the model on a sample; needed wherever rows are not simply tokens of one text
+            (images, pairs, weights shared between layers). Without one every linear map is taken
+            to see every token once.
 
     Returns:
         Groups, places, what is left alone, and the dense totals.
@@ -41,217 +40,135 @@ def discover(model: nn.Module) -> Structure:
     """
     config: Any = getattr(model, "config", None)
     model_type = str(getattr(config, "model_type", type(model).__name__))
-    base_type = str(getattr(config, "base_model_type", model_type))
-    family = family_for(base_type)
-    if family is None:
-        known = ", ".join(t for name in FAMILIES for t in FAMILIES[name].model_types)
+    base_type = str(getattr(config, "base_model_type", "") or model_type)
+    stacks = found_stacks(model)
+    if not stacks:
+        known = ", ".join(sorted(t for name in FAMILIES for t in FAMILIES[name].model_types))
         raise ModelError(
-            f"cannot search a model of type '{model_type}': no family table covers it. Known "
+            f"cannot search a model of type '{base_type}': no family table covers it. Known "
             f"types: {known}. Add a table with prunepath.register_family(...)"
         )
-    modules = dict(model.named_modules())
-    layers = modules.get(family.layers)
-    if not isinstance(layers, nn.ModuleList):
-        raise ModelError(
-            f"a '{model_type}' model should have its layers in '{family.layers}', and "
-            f"{type(model).__name__} has none there; load it with its language-model head"
-        )
-    places: list[PlaceInfo] = []
-    groups: list[UnitGroup] = []
-    covered: set[str] = set()
-    reasons: dict[str, str] = {}
-    for index in range(len(layers)):
-        sizes = factor_sizes(family, config, index)
-        for table in family.places:
-            path = f"{family.layers}.{index}.{table.module}"
-            problem = _misfit(modules, path, table, sizes, family.refuse)
-            if problem:
-                reasons[path] = problem
-                continue
-            place = _place(modules, path, index, table, sizes)
-            places.append(place)
-            covered.update(tensor.name for tensor in place.tensors)
-            groups.extend(_groups(family, path, index, table, sizes))
-    if not groups:
-        why = next(iter(reasons.values()), "it has no layers")
-        raise ModelError(f"nothing in this '{model_type}' model can be cut: {why}")
-    return _assemble(model, family, base_type, groups, places, covered, reasons)
+    reader = _Reader(model, several=len(stacks) > 1)
+    for found in stacks:
+        reader.read(found)
+    if not reader.groups:
+        why = next(iter(reader.reasons.values()), "it has no layers")
+        raise ModelError(f"nothing in this '{base_type}' model can be cut: {why}")
+    return reader.structure(base_type, probe)
 
 
-def factor_sizes(family: Family, config: Any, layer: int) -> dict[str, int]:
-    """Sizes of all factors in one layer, from the config or from a cut model's own record."""
-    sizes = dense_sizes(family, config)
-    record = getattr(config, "prunepath", None)
-    if record:
-        sizes.update({k: int(v) for k, v in record["layers"][layer].items()})
-    return sizes
+def read_places(model: nn.Module) -> dict[str, PlaceInfo]:
+    """The sub-layers of a model by their path, for loading: nothing is measured or tried."""
+    reader = _Reader(model, several=False)
+    for found in found_stacks(model):
+        reader.read(found, legal=False)
+    return {place.path: place for place, _ in reader.places}
 
 
-def dense_sizes(family: Family, config: Any) -> dict[str, int]:
-    """Sizes of all factors before any cut, from the config's own fields."""
-    return {name: _evaluate(text, config) for name, text in family.sizes.items()}
+class _Reader:
+    """Collects what the stacks of one model hold."""
 
+    def __init__(self, model: nn.Module, several: bool) -> None:
+        self.model = model
+        self.modules = dict(model.named_modules())
+        self.several = several
+        self.groups: list[UnitGroup] = []
+        self.places: list[tuple[PlaceInfo, str]] = []  # with the linear that sees the keys
+        self.stacks: list[StackInfo] = []
+        self.families: list[str] = []
+        self.layers: list[str] = []
+        self.reasons: dict[str, str] = {}
 
-def _evaluate(text: str, config: Any) -> int:
-    numerator, _, denominator = text.partition(" // ")
-    value = _field(numerator, config)
-    return value // _field(denominator, config) if denominator else value
-
-
-def _field(name: str, config: Any) -> int:
-    if name.isdigit():
-        return int(name)
-    value = getattr(config, name, None)
-    if value is None and name == "head_dim":  # several configs leave it to be derived
-        value = config.hidden_size // config.num_attention_heads
-    if value is None:
-        raise ModelError(
-            f"the config of this '{config.model_type}' model has no '{name}', which its family "
-            "table needs"
-        )
-    return int(value)
-
-
-def _misfit(
-    modules: Mapping[str, nn.Module],
-    path: str,
-    table: Place,
-    sizes: Mapping[str, int],
-    refuse: Mapping[str, str],
-) -> str:
-    """Why a place cannot be described by its table, or an empty string."""
-    if path not in modules:
-        return f"there is no module '{path}'"
-    for name, reason in refuse.items():
-        if f"{path}.{name}" in modules:
-            return reason
-    for name, texts in table.linears.items():
-        module = modules.get(f"{path}.{name}")
-        if not isinstance(module, nn.Linear):
-            found = type(module).__name__ if module is not None else "nothing"
-            return f"'{name}' should be a linear map and is {found}"
-        for text, found_size in zip(texts, (module.out_features, module.in_features), strict=True):
-            if text and AxisLayout.parse(text, sizes).size != found_size:
-                layout = AxisLayout.parse(text, sizes)
-                return f"'{name}' should have an axis of {layout.size} ({layout}), not {found_size}"
-    return ""
-
-
-def _place(
-    modules: Mapping[str, nn.Module],
-    path: str,
-    layer: int,
-    table: Place,
-    sizes: Mapping[str, int],
-) -> PlaceInfo:
-    tensors = []
-    itemsize = 0
-    for name, texts in table.linears.items():
-        linear = modules[f"{path}.{name}"]
-        assert isinstance(linear, nn.Linear)
-        itemsize = linear.weight.element_size()
-        widths = (linear.out_features, linear.in_features)
-        axes = tuple(
-            AxisLayout.parse(text, sizes) if text else AxisLayout.fixed(width)
-            for text, width in zip(texts, widths, strict=True)
-        )
-        tensors.append(
-            TensorInfo(name=f"{path}.{name}.weight", axes=axes, macs_per_token=1, itemsize=itemsize)
-        )
-        if linear.bias is not None:
-            tensors.append(
-                TensorInfo(
-                    name=f"{path}.{name}.bias", axes=axes[:1], macs_per_token=0, itemsize=itemsize
+    def read(self, found: FoundStack, *, legal: bool = True) -> None:
+        """Add one stack; `legal`: also ask its config class which sizes it accepts."""
+        label = found.path if self.several else "layers"
+        first_sizes: dict[str, int] = {}
+        for layer in found.layers:
+            self.layers.append(layer.path)
+            for table in found.stack.places:
+                path = f"{layer.path}.{table.module}".rstrip(".")
+                problem, skip = misfit(self.modules, path, table, found.config, self.model)
+                if skip:
+                    continue
+                if problem:
+                    self.reasons[path] = problem
+                    continue
+                place, groups, refused = describe_place(
+                    self.model, path, layer, label, table, found
                 )
-            )
-    pairs = tuple(AxisLayout.parse(text, sizes) for text in (table.scores, table.context) if text)
-    return PlaceInfo(
-        path=path,
-        layer=layer,
-        tensors=tuple(tensors),
-        pair_layouts=pairs,
-        cache_layouts=tuple(AxisLayout.parse(text, sizes) for text in table.cache),
-        cache_itemsize=itemsize,
-        native=table.native,
-        runtime=table.runtime,
-        attributes=dict(table.attributes),
-    )
-
-
-def _groups(
-    family: Family, path: str, layer: int, table: Place, sizes: Mapping[str, int]
-) -> list[UnitGroup]:
-    found = []
-    for kind in family.kinds:
-        if kind.place != table.module:
-            continue
-        linear, _, side = kind.gate.partition(".")
-        text = table.linears[linear][0 if side == "output" else 1]
-        found.append(
-            UnitGroup(
-                name=f"layers.{layer}.{kind.name}",
-                kind=kind.name,
-                layer=layer,
-                place=path,
-                unit=AxisLayout.parse(kind.unit, sizes),
-                tied=kind.tied,
-                gate=GateSite(
-                    module=f"{path}.{linear}", side=side, layout=AxisLayout.parse(text, sizes)
-                ),
-                consumer=f"{path}.{kind.consumer}" if kind.consumer else "",
+                if any(place.path == other.path for other, _ in self.places):
+                    continue  # the same module hangs in two places: weights shared between layers
+                self.places.append((place, table.keys))
+                self.groups.extend(groups)
+                for name, why in refused.items():
+                    self.reasons[f"{path}#{name}"] = why
+                for factor, size in place.factors.items():
+                    first_sizes.setdefault(factor, size)
+        fields = found.stack.config_sizes if found.config_path is not None else {}
+        self.families.append(found.family.name)
+        self.stacks.append(
+            StackInfo(
+                path=found.path,
+                config=found.config_path or "",
+                num_layers=len(found.layers),
+                config_sizes=dict(fields),
+                legal_sizes=legal_sizes(found.config, fields, first_sizes) if legal else {},
+                additive=found.stack.additive,
             )
         )
-    return found
 
+    def structure(self, model_type: str, probe: Probe | None) -> Structure:
+        """Everything together, with rows, pairs and fixed work measured if there is a probe."""
+        parameters = dict(self.model.named_parameters())  # tied weights appear once
+        places = [place for place, _ in self.places]
+        fixed = (0.0, self._linear_macs_per_token(places), 0.0)
+        if probe is not None:
+            places, fixed = count_places(self.model, self.places, probe)
+        layers = tuple(f"{path}." for path in dict.fromkeys(self.layers))
+        return Structure(
+            family=", ".join(dict.fromkeys(self.families)),
+            model_type=model_type,
+            groups=tuple(self.groups),
+            places=tuple(places),
+            stacks=tuple(self.stacks),
+            left_alone=tuple(self._left_alone(places, parameters, layers)),
+            num_params=sum(p.numel() for p in parameters.values()),
+            block_params=sum(p.numel() for n, p in parameters.items() if n.startswith(layers)),
+            weight_bytes=sum(p.numel() * p.element_size() for p in parameters.values()),
+            fixed_macs=fixed,
+        )
 
-def _assemble(
-    model: nn.Module,
-    family: Family,
-    model_type: str,
-    groups: list[UnitGroup],
-    places: list[PlaceInfo],
-    covered: set[str],
-    reasons: Mapping[str, str],
-) -> Structure:
-    parameters = dict(model.named_parameters())  # tied weights appear once
-    fixed_macs = 0
-    left: list[LeftAlone] = []
-    for name, module in model.named_modules():
-        own = {f"{name}.{key}": p for key, p in module.named_parameters(recurse=False)}
-        if isinstance(module, nn.Linear) and f"{name}.weight" not in covered:
-            fixed_macs += module.weight.numel()  # a tied head works too, though it owns nothing
-        rest = {key: p for key, p in own.items() if key not in covered and key in parameters}
-        if rest:
-            place = next((p for p in reasons if f"{name}.".startswith(f"{p}.")), "")
-            why = reasons.get(place) or _left_reason(name, module, family)
-            left.append(
-                LeftAlone(module=name, params=sum(p.numel() for p in rest.values()), reason=why)
-            )
-    return Structure(
-        family=family.name,
-        model_type=model_type,
-        groups=tuple(groups),
-        places=tuple(places),
-        left_alone=tuple(left),
-        num_params=sum(p.numel() for p in parameters.values()),
-        block_params=sum(
-            p.numel() for name, p in parameters.items() if name.startswith(f"{family.layers}.")
-        ),
-        weight_bytes=sum(p.numel() * p.element_size() for p in parameters.values()),
-        fixed_macs_per_token=fixed_macs,
-        num_layers=len(model.get_submodule(family.layers)),  # type: ignore[arg-type]
-        config_sizes=dict(family.config_sizes),
-        legal_sizes=legal_sizes(
-            model.config, family.config_sizes, factor_sizes(family, model.config, 0)
-        ),
-    )
+    def _linear_macs_per_token(self, places: list[PlaceInfo]) -> float:
+        covered = {tensor.name for place in places for tensor in place.tensors}
+        return sum(
+            float(module.weight.numel())
+            for name, module in self.modules.items()
+            if isinstance(module, nn.Linear) and f"{name}.weight" not in covered
+        )
 
+    def _left_alone(
+        self, places: list[PlaceInfo], parameters: Mapping[str, Any], layers: tuple[str, ...]
+    ) -> list[LeftAlone]:
+        covered = {tensor.name for place in places for tensor in place.tensors}
+        left: list[LeftAlone] = []
+        for name, module in self.model.named_modules():
+            own = {f"{name}.{key}": p for key, p in module.named_parameters(recurse=False)}
+            rest = {key: p for key, p in own.items() if key not in covered and key in parameters}
+            if rest:
+                place = next((p for p in self.reasons if f"{name}.".startswith(f"{p}.")), "")
+                why = self.reasons.get(place) or self._reason(name, module, layers)
+                size = sum(p.numel() for p in rest.values())
+                left.append(LeftAlone(module=name, params=size, reason=why))
+        for place, why in self.reasons.items():
+            if "#" in place:  # a kind of a place that is cut otherwise
+                left.append(LeftAlone(module=place, params=0, reason=why))
+        return left
 
-def _left_reason(name: str, module: nn.Module, family: Family) -> str:
-    if isinstance(module, nn.Embedding):
-        return "an embedding; the residual width and the vocabulary stay"
-    if "norm" in type(module).__name__.lower():
-        return "a norm over the residual width, which stays"
-    if name.startswith(f"{family.layers}."):
-        return f"not named by the '{family.name}' table"
-    return "outside the layers"
+    def _reason(self, name: str, module: nn.Module, layers: tuple[str, ...]) -> str:
+        if isinstance(module, nn.Embedding):
+            return "an embedding; the residual width and the vocabulary stay"
+        if "norm" in type(module).__name__.lower():
+            return "a norm over the residual width, which stays"
+        if f"{name}.".startswith(layers):
+            return f"not named by the '{', '.join(dict.fromkeys(self.families))}' table"
+        return "outside the layers"

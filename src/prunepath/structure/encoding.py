@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from prunepath.structure.axes import AxisLayout
+from prunepath.structure.axes import Axis, AxisLayout
 from prunepath.structure.units import (
     GateSite,
     LeftAlone,
     PlaceInfo,
+    StackInfo,
     Structure,
     TensorInfo,
     UnitGroup,
@@ -33,23 +34,40 @@ def structure_from_dict(data: dict[str, Any]) -> Structure:
     fields["groups"] = tuple(_group(item) for item in data["groups"])
     fields["places"] = tuple(_place(item) for item in data["places"])
     fields["left_alone"] = tuple(LeftAlone(**item) for item in data["left_alone"])
-    fields["config_sizes"] = {k: tuple(v) for k, v in data["config_sizes"].items()}
-    fields["legal_sizes"] = {k: tuple(v) for k, v in data["legal_sizes"].items()}
+    fields["stacks"] = tuple(_stack(item) for item in data["stacks"])
+    fields["fixed_macs"] = tuple(data["fixed_macs"])
     return Structure(**fields)
+
+
+def _stack(data: dict[str, Any]) -> StackInfo:
+    config_sizes = {k: tuple(v) for k, v in data["config_sizes"].items()}
+    legal_sizes = {k: tuple(v) for k, v in data["legal_sizes"].items()}
+    return StackInfo(**{**data, "config_sizes": config_sizes, "legal_sizes": legal_sizes})
 
 
 def _layout(data: dict[str, Any]) -> AxisLayout:
     return AxisLayout(tuple(data["names"]), tuple(int(size) for size in data["sizes"]))
 
 
+def _axis(data: dict[str, Any]) -> Axis:
+    parts = tuple(_layout(part) for part in data["parts"])
+    return Axis(parts, _layout(data["outer"]), int(data["fixed_width"]))
+
+
 def _group(data: dict[str, Any]) -> UnitGroup:
-    gate = GateSite(**{**data["gate"], "layout": _layout(data["gate"]["layout"])})
+    gate = GateSite(**{**data["gate"], "axis": _axis(data["gate"]["axis"])})
     return UnitGroup(**{**data, "unit": _layout(data["unit"]), "gate": gate})
 
 
 def _place(data: dict[str, Any]) -> PlaceInfo:
     tensors = tuple(
-        TensorInfo(**{**item, "axes": tuple(_layout(axis) for axis in item["axes"])})
+        TensorInfo(
+            **{
+                **item,
+                "axes": tuple(_axis(axis) for axis in item["axes"]),
+                "rows": tuple(item["rows"]),
+            }
+        )
         for item in data["tensors"]
     )
     return PlaceInfo(
@@ -59,5 +77,6 @@ def _place(data: dict[str, Any]) -> PlaceInfo:
             "pair_layouts": tuple(_layout(item) for item in data["pair_layouts"]),
             "cache_layouts": tuple(_layout(item) for item in data["cache_layouts"]),
             "native": tuple(data["native"]),
+            "pairs": tuple(data["pairs"]),
         }
     )

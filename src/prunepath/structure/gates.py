@@ -41,7 +41,7 @@ def gates_of(selection: Selection, structure: Structure) -> dict[str, Tensor]:
 
 
 def owner_index(group: UnitGroup) -> Tensor:
-    """Unit of every position at the gate site; int64, shape (positions,)."""
+    """Unit of every gated position, in the order of the gate's layout; int64, (positions,)."""
     return torch.from_numpy(group.gate.layout.owner(group.unit).copy())
 
 
@@ -58,23 +58,28 @@ def gated(model: nn.Module, structure: Structure, gates: Mapping[str, Tensor]) -
         >>> with gated(model, structure, gates):  # doctest: +SKIP
         ...     logits = model(ids).logits
     """
-    by_site: dict[tuple[str, str], list[tuple[Tensor, Tensor]]] = {}
+    by_site: dict[tuple[str, str], list[tuple[Tensor, Tensor, Tensor | None]]] = {}
     sites: dict[tuple[str, str], GateSite] = {}
     for name, gate in gates.items():
         group = structure.groups_by_name[name]
         key = (group.gate.module, group.gate.side)
         sites[key] = group.gate
-        by_site.setdefault(key, []).append((gate, owner_index(group)))
+        positions = group.gate.positions
+        where = None if positions is None else torch.from_numpy(positions)
+        by_site.setdefault(key, []).append((gate, owner_index(group), where))
     with ExitStack() as stack:
         for key, pairs in by_site.items():
             stack.enter_context(at_site(model, sites[key], _multiplier(pairs)))
         yield
 
 
-def _multiplier(pairs: list[tuple[Tensor, Tensor]]) -> Edit:
+def _multiplier(pairs: list[tuple[Tensor, Tensor, Tensor | None]]) -> Edit:
     def multiply(activation: Tensor) -> Tensor:
-        for gate, index in pairs:
+        for gate, index, where in pairs:
             scale = gate[index.to(gate.device)]
+            if where is not None:  # a part of a fused projection: the rest is multiplied by one
+                ones = scale.new_ones(activation.shape[-1])
+                scale = ones.index_copy(0, where.to(gate.device), scale)
             activation = activation * scale.to(activation.device, activation.dtype)
         return activation
 

@@ -8,10 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from prunepath.errors import RequestError
-from prunepath.structure.axes import AxisLayout, BoolArray, IntArray
-from prunepath.structure.units import Structure, UnitGroup
+from prunepath.structure.axes import Axis, AxisLayout, BoolArray, IntArray
+from prunepath.structure.units import PlaceInfo, Structure, TensorInfo, UnitGroup
 
-__all__ = ["Selection", "everything", "kept_positions", "place_sizes"]
+__all__ = [
+    "Selection",
+    "everything",
+    "kept_positions",
+    "place_sizes",
+    "run_positions",
+    "sizes_by_place",
+    "tensor_positions",
+    "untied",
+]
 
 
 @dataclass(frozen=True)
@@ -74,41 +83,91 @@ def everything(structure: Structure) -> Selection:
 
 
 def kept_positions(
-    layout: AxisLayout, groups: Iterable[UnitGroup], selection: Selection
+    axis: Axis | AxisLayout, groups: Iterable[UnitGroup], selection: Selection
 ) -> BoolArray:
     """Which positions of an axis survive: those whose unit is kept in every group it belongs to.
 
     Args:
-        layout: what the axis is made of.
+        axis: what the axis is made of.
         groups: the groups of the place the tensor lives in.
         selection: units kept.
 
     Returns:
-        Booleans, shape (layout.size,).
+        Booleans, shape (axis.size,).
     """
-    kept = np.ones(layout.size, dtype=np.bool_)
+    kept = np.ones(axis.size, dtype=np.bool_)
     for group in groups:
-        if layout.covers(group.unit) and group.name in selection.keep:
-            kept &= selection.keep[group.name][layout.owner(group.unit)]
+        if axis.covers(group.unit) and group.name in selection.keep:
+            owner = axis.owner(group.unit)
+            kept &= selection.keep[group.name][owner] | (owner < 0)
     return kept
 
 
+def run_positions(
+    axis: Axis | AxisLayout, place: PlaceInfo, groups: Iterable[UnitGroup], selection: Selection
+) -> BoolArray:
+    """Which positions of an axis the model's own code goes on running: what whole native units
+    leave, and one unit of those that lost all. Other positions are kept or filled with zeros.
+
+    Args:
+        axis: what the axis is made of, at the sizes the code runs.
+        place: the sub-layer.
+        groups: its groups.
+        selection: units kept.
+
+    Returns:
+        Booleans, shape (axis.size,).
+    """
+    own = [group for group in groups if set(untied(group)) <= set(place.native)]
+    kept = kept_positions(axis, own, selection)
+    if kept.any():
+        return kept
+    shells = {}
+    for group in own:
+        keep = selection.of(group).reshape(group.num_lanes, -1).copy()
+        keep[:, 0] |= ~keep.any(axis=1)
+        shells[group.name] = keep.reshape(-1)
+    return kept_positions(axis, own, Selection(shells))
+
+
+def tensor_positions(
+    tensor: TensorInfo, dim: int, place: PlaceInfo, groups: Iterable[UnitGroup], selection: Selection
+) -> BoolArray:
+    """Which positions of one dimension of a parameter survive."""
+    axis = tensor.axes[dim]
+    if tensor.whole:
+        return run_positions(axis, place, groups, selection)
+    return kept_positions(axis, groups, selection)
+
+
+def untied(group: UnitGroup) -> tuple[str, ...]:
+    """The factors of a unit that it takes out; those of its lanes stay."""
+    return tuple(name for name in group.unit.names if name != group.tied)
+
+
 def place_sizes(
-    groups: Iterable[UnitGroup], layouts: Iterable[AxisLayout], selection: Selection
+    groups: Iterable[UnitGroup], factors: Mapping[str, int], selection: Selection
 ) -> dict[str, int]:
     """Sizes of all factors of a place after a cut; a factor that lost everything has size 0.
 
     Args:
         groups: the groups of the place.
-        layouts: the axes whose factors are asked for.
+        factors: factor name -> size before.
         selection: units kept.
 
     Returns:
         factor name -> size.
     """
-    sizes = {n: s for layout in layouts for n, s in zip(layout.names, layout.sizes, strict=True)}
+    sizes = dict(factors)
     for group in groups:
-        own = tuple(name for name in group.unit.names if name != group.tied)
         lanes = selection.of(group).reshape(group.num_lanes, -1)
-        sizes[" ".join(own)] = int(lanes.sum(axis=1).max())
+        sizes[" ".join(untied(group))] = int(lanes.sum(axis=1).max())
     return sizes
+
+
+def sizes_by_place(structure: Structure, selection: Selection) -> dict[str, dict[str, int]]:
+    """Sizes of all factors after a cut, by the path of their place."""
+    return {
+        place.path: place_sizes(structure.groups_by_place[place.path], place.factors, selection)
+        for place in structure.places
+    }

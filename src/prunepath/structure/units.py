@@ -11,9 +11,17 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 
-from prunepath.structure.axes import AxisLayout
+from prunepath.structure.axes import Axis, AxisLayout, IntArray
 
-__all__ = ["GateSite", "LeftAlone", "PlaceInfo", "Structure", "TensorInfo", "UnitGroup"]
+__all__ = [
+    "GateSite",
+    "LeftAlone",
+    "PlaceInfo",
+    "StackInfo",
+    "Structure",
+    "TensorInfo",
+    "UnitGroup",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,12 +31,24 @@ class GateSite:
     Args:
         module: full module path.
         side: `"input"` or `"output"` of that module.
-        layout: what the last axis of that activation is made of.
+        axis: what the last axis of that activation is made of.
+        part: the part of the axis that is gated.
     """
 
     module: str
     side: str
-    layout: AxisLayout
+    axis: Axis
+    part: int = 0
+
+    @property
+    def layout(self) -> AxisLayout:
+        """The product that the gated positions are made of."""
+        return self.axis.part(self.part)
+
+    @property
+    def positions(self) -> IntArray | None:
+        """Which positions of the activation are gated; None: all of them, in their own order."""
+        return None if len(self.axis.parts) == 1 else self.axis.positions(self.part)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +58,9 @@ class UnitGroup:
     Args:
         name: `"layers.3.ffn_channel"`; unique in a model.
         kind: a word of the glossary.
-        layer: index of the layer.
-        place: full module path of the sub-layer.
+        layer: index of the layer in its stack.
+        place: full module path of the sub-layer, unique in a model.
+        series: groups of the same series are equally wide in the `uniform` layout.
         unit: layout whose positions are the units.
         tied: factor of `unit` whose values keep equally many units (`""`: none).
         gate: where the gate sits.
@@ -50,6 +71,7 @@ class UnitGroup:
     kind: str
     layer: int
     place: str
+    series: str
     unit: AxisLayout
     tied: str
     gate: GateSite
@@ -73,34 +95,104 @@ class UnitGroup:
 
 @dataclass(frozen=True, kw_only=True)
 class TensorInfo:
-    """One weight or bias of a place: its axes and what one element costs.
+    """One parameter of a place: its axes and how often its elements are multiplied.
 
     Args:
         name: full parameter name.
-        axes: one layout per tensor axis; a layout with no names is never cut.
-        macs_per_token: 1 for a linear map's weight, 0 for a bias.
+        axes: one per tensor dimension; a fixed one is never cut.
+        rows: how many rows pass through per sequence of T tokens, as (a, b): a + b T; zeros for
+            what is added and not multiplied (biases).
         itemsize: bytes per element.
+        whole: follows whole heads only and keeps at least one of them: a table the model's own
+            code reads, whatever coordinates are gone.
     """
 
     name: str
-    axes: tuple[AxisLayout, ...]
-    macs_per_token: int
+    axes: tuple[Axis, ...]
+    rows: tuple[float, float]
     itemsize: int
+    whole: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlaceInfo:
-    """One sub-layer of one layer: its tensors and its costs beyond them."""
+    """One sub-layer of one layer: its tensors and its costs beyond them.
+
+    Args:
+        path: full module path; two places of one module add `#name`.
+        layer: index of the layer in its stack.
+        layer_path: full module path of the layer.
+        stack: path of the stack.
+        tensors: parameters that are cut.
+        pair_layouts: positions multiplied once per pair of tokens.
+        pairs: pairs per sequence of T tokens, as (a, b, c): a + b T + c T^2.
+        cache_layouts: positions kept per token in the KV cache.
+        cache_itemsize: bytes of one of them.
+        native: factors the model's own code runs at any size.
+        runtime: module of ours for other sizes; without one, activations are filled with zeros.
+        attributes: attribute of the module -> layout whose size it states.
+        run: factor -> size the model's own code runs at, where coordinates were cut before.
+    """
 
     path: str
     layer: int
+    layer_path: str
+    stack: str
     tensors: tuple[TensorInfo, ...]
     pair_layouts: tuple[AxisLayout, ...] = ()
+    pairs: tuple[float, float, float] = (0.0, 0.0, 1.0)
     cache_layouts: tuple[AxisLayout, ...] = ()
     cache_itemsize: int = 0
     native: tuple[str, ...] = ()
     runtime: str = ""
     attributes: Mapping[str, str] = field(default_factory=dict)
+    run: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def module(self) -> str:
+        """Full path of the module itself."""
+        return self.path.partition("#")[0]
+
+    @property
+    def factors(self) -> dict[str, int]:
+        """Every factor of the place with its size."""
+        return {n: s for t in self.tensors for axis in t.axes for n, s in axis.factors.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackInfo:
+    """A list of layers, and the config that states their sizes.
+
+    Args:
+        path: path of the module list; with several lists of one table, the first.
+        config: attribute path of its config inside the model's config; empty: that itself.
+        num_layers: its layers, with units or without.
+        config_sizes: config field -> factors whose product it states.
+        legal_sizes: config field -> values its config class accepts, where it is choosy.
+        additive: see `families.table.Stack`.
+    """
+
+    path: str
+    config: str
+    num_layers: int
+    config_sizes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    legal_sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    additive: bool = True
+
+    def config_values(self, sizes: Mapping[str, int]) -> dict[str, int]:
+        """Values of the config fields that state these factor sizes."""
+        return {
+            field: prod(sizes[factor] for factor in factors)
+            for field, factors in self.config_sizes.items()
+            if all(factor in sizes for factor in factors)
+        }
+
+    def accepts(self, sizes: Mapping[str, int]) -> bool:
+        """Whether the config class takes the values of these factor sizes."""
+        values = self.config_values(sizes)
+        return all(
+            values[field] in legal for field, legal in self.legal_sizes.items() if field in values
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,44 +209,38 @@ class Structure:
     """Everything `search` and `allocate` need to know about a model.
 
     Args:
-        family: name of the family table.
+        family: names of the family tables, joined by commas.
         model_type: `config.model_type` of the model.
         groups: unit groups, layer by layer.
         places: sub-layers with units.
+        stacks: the lists of layers.
         left_alone: what is not cut, and why.
         num_params: parameters of the whole dense model, tied weights counted once.
         block_params: parameters of the layers (everything a ratio is counted over).
         weight_bytes: bytes of all parameters.
-        fixed_macs_per_token: MACs per token of linear maps outside the places.
-        num_layers: layers of the model, with units or without.
-        config_sizes: config field -> factors whose product it states.
-        legal_sizes: config field -> values its config class accepts, where it is choosy.
+        fixed_macs: MACs outside the places per sequence of T tokens: (a, b, c): a + b T + c T^2.
     """
 
     family: str
     model_type: str
     groups: tuple[UnitGroup, ...]
     places: tuple[PlaceInfo, ...]
+    stacks: tuple[StackInfo, ...]
     left_alone: tuple[LeftAlone, ...]
     num_params: int
     block_params: int
     weight_bytes: int
-    fixed_macs_per_token: int
-    num_layers: int
-    config_sizes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    legal_sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    fixed_macs: tuple[float, float, float]
 
-    def config_values(self, sizes: Mapping[str, int]) -> dict[str, int]:
-        """Values of the config fields that state these factor sizes."""
-        return {
-            field: prod(sizes[factor] for factor in factors)
-            for field, factors in self.config_sizes.items()
-        }
+    @property
+    def num_layers(self) -> int:
+        """Layers of all stacks."""
+        return sum(stack.num_layers for stack in self.stacks)
 
-    def accepts(self, sizes: Mapping[str, int]) -> bool:
-        """Whether the model's config class takes the values of these factor sizes."""
-        values = self.config_values(sizes)
-        return all(values[field] in legal for field, legal in self.legal_sizes.items())
+    @property
+    def additive(self) -> bool:
+        """Whether all consumers add to the residual stream as they are."""
+        return all(stack.additive for stack in self.stacks)
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -173,6 +259,16 @@ class Structure:
         for group in self.groups:
             found[group.place] += (group,)
         return found
+
+    @cached_property
+    def places_by_path(self) -> dict[str, PlaceInfo]:
+        """Places by their path."""
+        return {place.path: place for place in self.places}
+
+    def stack_of(self, group: UnitGroup) -> StackInfo:
+        """The stack a group lives in."""
+        path = self.places_by_path[group.place].stack
+        return next(stack for stack in self.stacks if stack.path == path)
 
     def of_kind(self, kind: str) -> tuple[UnitGroup, ...]:
         """All groups of one kind, by layer."""

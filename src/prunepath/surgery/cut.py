@@ -8,18 +8,21 @@ where it cannot.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from prunepath.structure.selection import Selection, kept_positions, place_sizes
+from prunepath.structure.axes import BoolArray
+from prunepath.structure.matrices import set_widths_
+from prunepath.structure.selection import Selection, sizes_by_place, tensor_positions
 from prunepath.structure.units import PlaceInfo, Structure
 from prunepath.surgery.reshape import RECORD_VERSION
-from prunepath.surgery.runtime import adapt_place_
+from prunepath.surgery.runtime import adapt_place_, running_sizes
 
-__all__ = ["cut", "cut_", "layer_sizes", "slice_linear_"]
+__all__ = ["cut", "cut_", "record_", "slice_", "stock_fields"]
 
 
 def cut(model: nn.Module, structure: Structure, selection: Selection) -> nn.Module:
@@ -52,7 +55,7 @@ def cut_(model: nn.Module, structure: Structure, selection: Selection) -> None:
     selection.validate(structure)
     for place in structure.places:
         _cut_place_(model, structure, place, selection)
-    record_sizes_(model, structure, layer_sizes(structure, selection))
+    record_(model, structure, selection)
 
 
 def _cut_place_(
@@ -62,63 +65,80 @@ def _cut_place_(
     if all(selection.of(group).all() for group in groups):
         return
     for tensor in place.tensors:
-        owner, _, attribute = tensor.name.rpartition(".")
-        linear = model.get_submodule(owner)
-        assert isinstance(linear, nn.Linear)
         for dim, axis in enumerate(tensor.axes):
-            kept = kept_positions(axis, groups, selection)
-            if not kept.all():
-                slice_linear_(linear, attribute, dim, kept)
+            if axis.cuttable:
+                kept = tensor_positions(tensor, dim, place, groups, selection)
+                if not kept.all():
+                    slice_(model, tensor.name, dim, kept)
     adapt_place_(model, place, groups, selection)
 
 
-def slice_linear_(linear: nn.Linear, attribute: str, dim: int, kept: np.ndarray) -> None:
-    """Keep some positions of one axis of a linear map's weight or bias."""
-    parameter = getattr(linear, attribute)
+def slice_(model: nn.Module, name: str, dim: int, kept: BoolArray) -> None:
+    """Keep some positions of one dimension of a parameter."""
+    owner, _, attribute = name.rpartition(".")
+    module: Any = model.get_submodule(owner)
+    parameter = getattr(module, attribute)
     index = torch.from_numpy(np.flatnonzero(kept)).to(parameter.device)
     shorter = nn.Parameter(
         parameter.detach().index_select(dim, index).contiguous(),
         requires_grad=parameter.requires_grad,
     )
-    setattr(linear, attribute, shorter)
-    if attribute == "weight":
-        linear.out_features, linear.in_features = shorter.shape
+    setattr(module, attribute, shorter)
+    set_widths_(module)
 
 
-def layer_sizes(structure: Structure, selection: Selection) -> list[dict[str, int]]:
-    """Sizes of all cut factors in every layer after a selection."""
-    sizes: list[dict[str, int]] = [{} for _ in range(structure.num_layers)]
-    for place in structure.places:
-        layouts = [axis for tensor in place.tensors for axis in tensor.axes if axis.cuttable]
-        found = place_sizes(structure.groups_by_place[place.path], layouts, selection)
-        sizes[place.layer].update(found)
-    return sizes
-
-
-def record_sizes_(model: nn.Module, structure: Structure, sizes: list[dict[str, int]]) -> None:
+def record_(model: nn.Module, structure: Structure, selection: Selection) -> None:
     """Write the sizes into the config: the family's own fields where all layers agree on
     something its code can run, our own record everywhere else."""
     config: Any = model.config
-    native = {factor for place in structure.places for factor in place.native}
-    dense = layer_sizes(structure, Selection({}))
-    uniform = all(layer == sizes[0] for layer in sizes)
-    foreign = any(
-        layer[factor] != whole[factor]
-        for layer, whole in zip(sizes, dense, strict=True)
-        for factor in layer
-        if factor not in native
-    )
+    sizes = sizes_by_place(structure, selection)
+    changed = [place for place in structure.places if sizes[place.path] != place.factors]
     recorded = bool(getattr(config, "prunepath", None))  # cut before: its own fields are dense
-    stock = uniform and not foreign and not recorded and structure.accepts(sizes[0])
-    if stock and all(structure.config_values(sizes[0]).values()):
-        if getattr(config, "head_dim", None) is None:  # derived from the head count, which changes
-            config.head_dim = config.hidden_size // config.num_attention_heads
-        for field, value in structure.config_values(sizes[0]).items():
-            setattr(config, field, value)
+    fields = None if recorded else stock_fields(structure, sizes)
+    if fields is not None:
+        for path, values in fields.items():
+            part = getattr(config, path) if path else config
+            if "num_attention_heads" in values and getattr(part, "head_dim", None) is None:
+                # Derived from the head count, which changes.
+                part.head_dim = part.hidden_size // part.num_attention_heads
+            for field, value in values.items():
+                setattr(part, field, value)
         return
+    before = dict((getattr(config, "prunepath", None) or {}).get("places", {}))
+    for place in changed:
+        entry: dict[str, Any] = {"sizes": sizes[place.path]}
+        run = running_sizes(place, sizes[place.path])
+        if run != sizes[place.path]:
+            entry["run"] = run
+        before[place.path] = entry
     config.prunepath = {
         "format_version": RECORD_VERSION,
-        "family": structure.family,
         "base_model_type": structure.model_type,
-        "layers": sizes,
+        "places": before,
     }
+
+
+def stock_fields(
+    structure: Structure, sizes: Mapping[str, Mapping[str, int]]
+) -> dict[str, dict[str, int]] | None:
+    """Config fields that say all that was cut, by the path of their config; None if none can."""
+    fields: dict[str, dict[str, int]] = {}
+    for stack in structure.stacks:
+        stated = {factor for factors in stack.config_sizes.values() for factor in factors}
+        places = [place for place in structure.places if place.stack == stack.path]
+        together: dict[str, int] = {}
+        for place in places:
+            now = sizes[place.path]
+            if any(now[name] != size for name, size in place.factors.items() if name not in stated):
+                return None
+            for name, size in now.items():
+                if name in stated and together.setdefault(name, size) != size:
+                    return None
+        values = stack.config_values(together)
+        if not stack.accepts(together) or not all(values.values()):
+            return None
+        known = fields.setdefault(stack.config, {})
+        if any(known.get(name, value) != value for name, value in values.items()):
+            return None  # two stacks, one config field, two sizes
+        known.update(values)
+    return fields

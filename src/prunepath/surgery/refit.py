@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from prunepath.statistics.solve import factor
 from prunepath.statistics.sums import Statistics
 from prunepath.structure.axes import BoolArray
+from prunepath.structure.matrices import set_weight_
 from prunepath.structure.selection import Selection, kept_positions
 from prunepath.structure.units import Structure
 
@@ -104,12 +106,11 @@ def refit_from_moments_(
             stock classes may refuse the result.
     """
     for consumer in consumers:
-        linear = model.get_submodule(consumer.name)
-        assert isinstance(linear, nn.Linear)
-        moment = statistics.moments[consumer.name].double() / statistics.moment_tokens
+        linear: Any = model.get_submodule(consumer.name)
+        moment = statistics.mean("moments", consumer.name)
         weight = dense_weights[consumer.name]
         if bias:
-            mean = statistics.inputs[consumer.name].double() / statistics.moment_tokens
+            mean = statistics.mean("inputs", consumer.name)
             centred = moment - torch.outer(mean, mean)
             repaired = anchored_repair(weight, centred, consumer.kept, ridge=ridge)
             stay = torch.from_numpy(np.flatnonzero(consumer.kept))
@@ -120,5 +121,4 @@ def refit_from_moments_(
             )
         else:
             repaired = anchored_repair(weight, moment, consumer.kept, ridge=ridge)
-        with torch.no_grad():
-            linear.weight.copy_(repaired)
+        set_weight_(linear, repaired)

@@ -1,23 +1,24 @@
-"""Give an empty model the sizes a cut left, so that saved tensors fit: the loading of surgery."""
+"""Give a freshly built dense model the sizes a cut wrote down, so that its weights can be loaded."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from prunepath.errors import ModelError
-from prunepath.structure.axes import AxisLayout
-from prunepath.structure.discover import dense_sizes
-from prunepath.structure.families import FAMILIES
-from prunepath.structure.units import PlaceInfo
-from prunepath.surgery.runtime import install_
+from prunepath.structure.discover import read_places
+from prunepath.structure.matrices import is_transposed, set_widths_
+from prunepath.structure.units import PlaceInfo, TensorInfo
+from prunepath.surgery.filled import fill_
+from prunepath.surgery.runtime import install_, state_sizes_
 
 __all__ = ["RECORD_VERSION", "reshape_"]
 
-RECORD_VERSION = 1
+RECORD_VERSION = 2
 
 
 def reshape_(model: nn.Module, config: Any, record: Mapping[str, Any]) -> None:
@@ -31,59 +32,64 @@ def reshape_(model: nn.Module, config: Any, record: Mapping[str, Any]) -> None:
     Raises:
         ModelError: the record is newer than this library or does not fit the model.
     """
-    if int(record["format_version"]) > RECORD_VERSION:
+    if int(record["format_version"]) != RECORD_VERSION:
+        newer = int(record["format_version"]) > RECORD_VERSION
         raise ModelError(
-            f"this model was cut by a newer prunepath (record format {record['format_version']}, "
-            f"this one reads up to {RECORD_VERSION}); upgrade prunepath"
+            f"this model was cut by {'a newer' if newer else 'an older'} prunepath (record format "
+            f"{record['format_version']}, this one reads {RECORD_VERSION}); "
+            + ("upgrade prunepath" if newer else "extract it again from its path")
         )
-    family = FAMILIES[record["family"]]
-    dense = dense_sizes(family, config)
-    layers: Any = model.get_submodule(family.layers)
-    if len(record["layers"]) != len(layers):
-        raise ModelError(
-            f"the saved record has {len(record['layers'])} layers and the config {len(layers)}; "
-            "config.json was edited, so extract the model again"
-        )
-    for index, sizes in enumerate(record["layers"]):
-        for table in family.places:
-            path = f"{family.layers}.{index}.{table.module}"
-            for name, texts in table.linears.items():
-                _resize_(model, f"{path}.{name}", texts, sizes)
-            place = PlaceInfo(
-                path=path,
-                layer=index,
-                tensors=(),
-                native=table.native,
-                runtime=table.runtime,
-                attributes=table.attributes,
+    kept = config.prunepath
+    config.prunepath = None  # the model is dense, and must be read as such
+    try:
+        places = read_places(model)
+    finally:
+        config.prunepath = kept
+    for path, entry in record["places"].items():
+        if path not in places:
+            raise ModelError(
+                f"the saved record has sizes for '{path}', and this model has no such place; "
+                "config.json was edited, or its family is not registered here "
+                "(prunepath.register_family)"
             )
-            factors = {
-                n for texts in table.linears.values() for text in texts for n in text.split()
-            }
-            install_(
-                model,
-                place,
-                {name: dense[name] for name in factors},
-                {name: int(sizes.get(name, dense[name])) for name in factors},
-            )
+        sizes = {name: int(size) for name, size in entry["sizes"].items()}
+        run = {name: int(size) for name, size in entry.get("run", sizes).items()}
+        _reshape_place_(model, places[path], sizes, run)
 
 
-def _resize_(model: nn.Module, name: str, texts: tuple[str, str], sizes: Mapping[str, int]) -> None:
-    old = model.get_submodule(name)
-    assert isinstance(old, nn.Linear)
-    out_features, in_features = (
-        AxisLayout.parse(text, sizes).size if text else width
-        for text, width in zip(texts, (old.out_features, old.in_features), strict=True)
-    )
-    if (out_features, in_features) == (old.out_features, old.in_features):
+def _reshape_place_(
+    model: nn.Module, place: PlaceInfo, sizes: Mapping[str, int], run: Mapping[str, int]
+) -> None:
+    for tensor in place.tensors:
+        _resize_(model, tensor, run if tensor.whole else sizes)
+    if place.runtime:
+        install_(model, place, place.factors, sizes)
         return
-    parent, _, attribute = name.rpartition(".")
-    weight = torch.empty(
-        (out_features, in_features), dtype=old.weight.dtype, device=old.weight.device
-    )
-    linear = nn.Linear(1, 1, bias=False, device="meta")
-    linear.weight = nn.Parameter(weight, requires_grad=old.weight.requires_grad)
-    if old.bias is not None:
-        linear.bias = nn.Parameter(old.bias.detach().new_empty(out_features))
-    linear.out_features, linear.in_features = out_features, in_features
-    setattr(model.get_submodule(parent), attribute, linear)
+    state_sizes_(model, place, run)
+    for tensor in place.tensors:
+        owner, _, attribute = tensor.name.rpartition(".")
+        if attribute != "weight" or tensor.whole:
+            continue
+        linear = model.get_submodule(owner)
+        out_axis, in_axis = tensor.axes[::-1] if is_transposed(linear) else tensor.axes
+        where: dict[str, Any] = {}
+        left, ran = out_axis.resized(sizes).size, out_axis.resized(run).size
+        if out_axis.cuttable and left != ran:  # the state dict says which positions
+            where["out"] = (np.zeros(left, dtype=np.int64), ran)
+        left, ran = in_axis.resized(sizes).size, in_axis.resized(run).size
+        if in_axis.cuttable and left != ran:
+            where["into"] = np.zeros(left, dtype=np.int64)
+        if where:
+            fill_(linear, **where)
+
+
+def _resize_(model: nn.Module, tensor: TensorInfo, sizes: Mapping[str, int]) -> None:
+    owner, _, attribute = tensor.name.rpartition(".")
+    module: Any = model.get_submodule(owner)
+    old = getattr(module, attribute)
+    shape = [axis.resized(sizes).size for axis in tensor.axes]
+    if list(old.shape) == shape:
+        return
+    empty = torch.empty(shape, dtype=old.dtype, device=old.device)
+    setattr(module, attribute, nn.Parameter(empty, requires_grad=old.requires_grad))
+    set_widths_(module)

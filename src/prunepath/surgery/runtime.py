@@ -7,17 +7,27 @@ parameters it takes over, so state dicts, adapters and device maps go on working
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from torch import nn
 
 from prunepath.registry import Registry
-from prunepath.structure.axes import IntArray
-from prunepath.structure.selection import Selection, place_sizes
+from prunepath.structure.axes import AxisLayout, IntArray
+from prunepath.structure.matrices import is_transposed
+from prunepath.structure.selection import Selection, kept_positions, place_sizes, run_positions
 from prunepath.structure.units import PlaceInfo, UnitGroup
+from prunepath.surgery.filled import fill_, positions_within
 
-__all__ = ["RUNTIMES", "Runtime", "adapt_place_", "install_", "kept_by_lane"]
+__all__ = [
+    "RUNTIMES",
+    "Runtime",
+    "adapt_place_",
+    "install_",
+    "kept_by_lane",
+    "running_sizes",
+    "state_sizes_",
+]
 
 
 class Runtime(Protocol):
@@ -39,16 +49,57 @@ RUNTIMES: Registry[type[Runtime]] = Registry("runtime module", "prunepath.runtim
 RUNTIMES.register("rotary_attention", "prunepath.surgery.rotary_attention:RotaryAttention")
 
 
+def running_sizes(place: PlaceInfo, sizes: Mapping[str, int]) -> dict[str, int]:
+    """Sizes the module that runs a place works at: of a compact module those that are left; of the
+    model's own code, its native factors as they are left (one where none is) and the rest as they
+    were."""
+    if place.runtime:
+        return dict(sizes)
+    before = {**place.factors, **place.run}
+    return {n: max(1, sizes[n]) if n in place.native else size for n, size in before.items()}
+
+
 def adapt_place_(
     model: nn.Module, place: PlaceInfo, groups: Sequence[UnitGroup], selection: Selection
 ) -> None:
     """Adapt a sub-layer whose tensors have just been cut."""
-    layouts = [axis for tensor in place.tensors for axis in tensor.axes if axis.cuttable]
-    dense = place_sizes((), layouts, selection)
-    sizes = place_sizes(groups, layouts, selection)
-    module = install_(model, place, dense, sizes)
-    if module is not None:
-        module.set_kept_(kept_by_lane(groups, selection))  # type: ignore[operator]
+    dense = place.factors
+    sizes = place_sizes(groups, dense, selection)
+    if place.runtime:
+        module = install_(model, place, dense, sizes)
+        if module is not None:
+            module.set_kept_(kept_by_lane(groups, selection))  # type: ignore[operator]
+        return
+    run = running_sizes(place, sizes)
+    state_sizes_(model, place, run)
+    before = {**dense, **place.run}
+    for tensor in place.tensors:
+        owner, _, attribute = tensor.name.rpartition(".")
+        if attribute != "weight" or tensor.whole:
+            continue
+        linear: Any = model.get_submodule(owner)
+        out_axis, in_axis = tensor.axes[::-1] if is_transposed(linear) else tensor.axes
+        where: dict[str, Any] = {}
+        for side, axis in (("out", out_axis), ("into", in_axis)):
+            if not axis.cuttable or axis.resized(sizes).size == axis.resized(run).size:
+                continue
+            ran = axis.resized(before)
+            buffer = getattr(linear, "out_positions" if side == "out" else "in_positions", None)
+            kept = kept_positions(axis, groups, selection)
+            running = run_positions(ran, place, groups, selection)
+            found = positions_within(buffer, ran.size, kept, running)
+            where[side] = (found, int(running.sum())) if side == "out" else found
+        if where:
+            fill_(linear, **where)
+
+
+def state_sizes_(model: nn.Module, place: PlaceInfo, run: Mapping[str, int]) -> None:
+    """Set the attributes in which a module states the sizes it runs at."""
+    for path, text in place.attributes.items():
+        owner, _, name = f"{place.module}.{path}".rpartition(".")
+        module = model.get_submodule(owner)
+        if hasattr(module, name):
+            setattr(module, name, AxisLayout.parse(text, run).size)
 
 
 def install_(
@@ -58,24 +109,22 @@ def install_(
 
     Args:
         model: the model; changed.
-        place: the sub-layer.
+        place: a sub-layer with a runtime module.
         dense: factor sizes before the cut.
         sizes: factor sizes after it.
 
     Returns:
         The runtime module, or None where the family's own code runs the sizes.
     """
-    module = model.get_submodule(place.path)
+    module = model.get_submodule(place.module)
     foreign = any(sizes[name] != dense[name] for name in dense if name not in place.native)
-    emptied = bool(place.runtime) and any(size == 0 for size in sizes.values())
-    ours = bool(place.runtime) and isinstance(module, RUNTIMES[place.runtime])  # cut before
-    for attribute, factor in place.attributes.items():
-        if hasattr(module, attribute):
-            setattr(module, attribute, sizes[factor])
+    emptied = any(size == 0 for size in sizes.values())
+    ours = isinstance(module, RUNTIMES[place.runtime])  # cut before
+    state_sizes_(model, place, sizes)
     if not (foreign or emptied or ours):
         return None
     replacement = RUNTIMES[place.runtime].take_over(module, dense, sizes)
-    parent, _, name = place.path.rpartition(".")
+    parent, _, name = place.module.rpartition(".")
     setattr(model.get_submodule(parent), name, replacement)
     return replacement
 

@@ -17,7 +17,7 @@ than all others (attention sinks) and would be the only thing fitted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -29,6 +29,8 @@ from prunepath.errors import NumericsError
 from prunepath.statistics.solve import factor
 from prunepath.statistics.sums import Statistics
 from prunepath.structure.axes import BoolArray
+from prunepath.structure.matrices import set_weight_
+from prunepath.surgery.filled import own_inputs
 from prunepath.surgery.refit import Consumer, ridge_scale
 
 __all__ = ["refit_sequentially_"]
@@ -40,8 +42,11 @@ def refit_sequentially_(
     dense_outputs: Mapping[str, Tensor],
     consumers: list[Consumer],
     statistics: Statistics,
-    ids: Tensor,
+    run: Callable[[], None],
     *,
+    skip_first: bool,
+    mask: Tensor | None = None,
+    additive: bool = True,
     alpha: float = 0.7,
     mu: float = 6.0,
     ridge: float = 1e-2,
@@ -51,11 +56,15 @@ def refit_sequentially_(
     Args:
         model: the cut model; consumers' weights are replaced.
         dense_weights: consumer -> dense weight (O, I).
-        dense_outputs: consumer -> dense outputs (B, T, O) on `ids`, kept by the search; all
-            consumers of the model, cut or not.
+        dense_outputs: consumer -> dense outputs (B, T, O) on those windows, kept by the search;
+            all consumers of the model, cut or not.
         consumers: those that lost inputs.
         statistics: the dense model's second moments.
-        ids: calibration token ids (B, T).
+        run: runs the cut model's layers once on the windows the outputs were kept for.
+        skip_first: leave position 0 out of the sums (attention sinks of decoders).
+        mask: (B, T), 0 where a window is padded; None: nowhere.
+        additive: whether what consumers put out is added to the residual stream as it is; where a
+            norm or a scale comes in between, no consumer corrects the drift of earlier ones.
         alpha: how much of the drift of the residual stream each consumer corrects.
         mu: weight of the dense moments relative to the windows.
         ridge: strength of the anchor at the kept weights, relative to the median diagonal of the
@@ -68,15 +77,19 @@ def refit_sequentially_(
     drift: Tensor | float = 0.0  # dense minus cut residual stream, (B, T, O)
 
     def before(name: str) -> Any:
-        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
-            assert isinstance(module, nn.Linear)
+        def hook(module: Any, args: tuple[Any, ...]) -> None:
             if name in kept:
-                moment = statistics.moments[name].double() / statistics.moment_tokens
-                prior = _Prior(dense_weights[name], moment, kept[name], mu, ridge)
-                wanted = dense_outputs[name].float() + alpha * drift
+                prior = _Prior(
+                    dense_weights[name], statistics.mean("moments", name), kept[name], mu, ridge
+                )
+                wanted = dense_outputs[name].float()
+                if additive:
+                    wanted = wanted + alpha * drift
                 if module.bias is not None:
                     wanted = wanted - module.bias
-                module.weight.copy_(_solve(name, args[0], wanted, prior))
+                inputs = own_inputs(module, args[0])
+                counted = _counted(inputs, skip_first, mask)
+                set_weight_(module, _solve(name, inputs, wanted, counted, prior))
 
         return hook
 
@@ -88,11 +101,23 @@ def refit_sequentially_(
         return hook
 
     with ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
         for name in dense_outputs:
             module = model.get_submodule(name)
             stack.callback(module.register_forward_pre_hook(before(name)).remove)
-            stack.callback(module.register_forward_hook(after(name)).remove)
-        _run_body(model, ids)
+            if additive:
+                stack.callback(module.register_forward_hook(after(name)).remove)
+        run()
+
+
+def _counted(inputs: Tensor, skip_first: bool, mask: Tensor | None) -> Tensor:
+    """Which rows of (B, T, I) count, bool, (B * T,)."""
+    counted = torch.ones(inputs.shape[:-1], dtype=torch.bool)
+    if mask is not None and mask.shape == counted.shape:
+        counted = mask.cpu().bool().clone()
+    if skip_first and counted.ndim == 2:
+        counted[:, 0] = False
+    return counted.reshape(-1)
 
 
 class _Prior:
@@ -110,10 +135,10 @@ class _Prior:
         self.target = mu * (moment_II[stay] @ weight.T + anchor * weight[:, stay].T)
 
 
-def _solve(name: str, inputs: Tensor, wanted: Tensor, prior: _Prior) -> Tensor:
+def _solve(name: str, inputs: Tensor, wanted: Tensor, counted: Tensor, prior: _Prior) -> Tensor:
     """The weight (O, S) that gives the wanted outputs, held by the prior; solved in float64."""
-    rows = inputs[:, 1:].reshape(-1, inputs.shape[-1])
-    wishes = wanted[:, 1:].reshape(len(rows), -1).to(rows.dtype)
+    rows = inputs.reshape(-1, inputs.shape[-1])[counted]
+    wishes = wanted.reshape(len(counted), -1)[counted].to(rows.dtype)
     system = (rows.T @ rows).double() / len(rows) + prior.system
     target = (rows.T @ wishes).double() / len(rows) + prior.target
     weight = torch.cholesky_solve(target, factor(system, prior.anchor)).T
@@ -122,10 +147,3 @@ def _solve(name: str, inputs: Tensor, wanted: Tensor, prior: _Prior) -> Tensor:
             f"the repaired weight of '{name}' is not finite; extract with --refit moments or none"
         )
     return weight
-
-
-@torch.no_grad()
-def _run_body(model: Any, ids: Tensor) -> None:
-    """Run the layers without the language-model head, whose logits nobody needs here."""
-    body = getattr(model, getattr(model, "base_model_prefix", ""), model)
-    body(input_ids=ids.to(next(model.parameters()).device), use_cache=False)

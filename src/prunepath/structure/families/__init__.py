@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from prunepath.registry import Registry
-from prunepath.structure.families.table import Family, Kind, Place
+from prunepath.structure.families.table import Family, Kind, Place, Stack
 
-__all__ = ["FAMILIES", "Family", "Kind", "Place", "family_for", "register_family"]
+__all__ = ["FAMILIES", "Family", "Kind", "Place", "Stack", "family_for", "register_family"]
 
 FAMILIES: Registry[Family] = Registry("family", "prunepath.families")
 FAMILIES.register("llama", "prunepath.structure.families.llama:LLAMA")

@@ -9,34 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["Family", "Kind", "Place"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """One sub-layer: its linear maps, labelled axis by axis, and what it costs beyond them.
-
-    Args:
-        module: path inside a layer, for example `"self_attn"`.
-        linears: linear name -> (layout of its outputs, layout of its inputs); an empty layout
-            is an axis that is never cut (the residual width).
-        scores: layout whose positions are multiplied once per pair of tokens (attention logits).
-        context: the same for the weighted sum of values.
-        cache: layouts kept per token in the KV cache.
-        runtime: name of the module of ours that runs shapes the model's own code cannot.
-        attributes: attribute of the sub-layer -> factor whose size it states.
-        native: factors the model's own code can run at any size; a cut of any other factor
-            needs `runtime`.
-    """
-
-    module: str
-    linears: Mapping[str, tuple[str, str]]
-    scores: str = ""
-    context: str = ""
-    cache: tuple[str, ...] = ()
-    runtime: str = ""
-    attributes: Mapping[str, str] = field(default_factory=dict)
-    native: tuple[str, ...] = ()
+__all__ = ["Family", "Kind", "Place", "Stack"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,19 +18,85 @@ class Kind:
 
     Args:
         name: a word of the glossary, for example `"ffn_channel"`.
-        place: module path of the place it lives in.
         unit: factors that name one unit, for example `"kv pair"`.
-        gate: `"linear.input"` or `"linear.output"`: where one scalar per unit multiplies.
+        gate: `"linear.input"` or `"linear.output"`: where one scalar per unit multiplies; of a
+            fused projection also the part: `"c_attn.output#0"`.
         tied: leading factor of `unit` whose values must all keep equally many units.
         consumer: linear whose kept columns the refit repairs; empty where nothing is linear.
     """
 
     name: str
-    place: str
     unit: str
     gate: str
     tied: str = ""
     consumer: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """One sub-layer: its linear maps, labelled axis by axis, its unit kinds, its further costs.
+
+    A size is written as a number, `config.field`, `.attribute` of the module (dots allowed),
+    `linear.out` or `linear.in`, an earlier factor, or several of these joined by `//`.
+
+    Args:
+        name: how messages call it.
+        module: path inside a layer; empty: the layer itself. All names below are relative to it.
+        sizes: factor -> its size; later ones may use earlier ones.
+        linears: linear name -> (layout of its outputs, layout of its inputs); an empty layout
+            is an axis that is never cut (the residual width).
+        kinds: unit kinds that live here.
+        tensors: further parameters that whole heads take with them, name -> layout of every axis.
+        scores: layout whose positions are multiplied once per pair of tokens (attention logits).
+        context: the same for the weighted sum of values.
+        keys: linear whose inputs are the tokens attended to; the gate of the first kind or the
+            first linear sees the tokens that attend.
+        cache: layouts kept per token in the KV cache.
+        native: factors the model's own code can run at any size once `attributes` say so. Other
+            factors need a `runtime`; without one their activations are filled up with zeros.
+        runtime: name of the module of ours that runs shapes the model's own code cannot.
+        attributes: attribute of the module (dots allowed) -> layout whose size it states.
+        prefix: distinguishes group names where a layer has two places with the same kinds.
+        refuse: module name inside -> why the kinds named with it cannot be cut exactly.
+        optional: absent from some layers or some models of the family.
+    """
+
+    name: str
+    sizes: Mapping[str, str]
+    linears: Mapping[str, tuple[str, str]]
+    kinds: tuple[Kind, ...]
+    module: str = ""
+    tensors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    scores: str = ""
+    context: str = ""
+    keys: str = ""
+    cache: tuple[str, ...] = ()
+    native: tuple[str, ...] = ()
+    runtime: str = ""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    prefix: str = ""
+    refuse: Mapping[str, tuple[tuple[str, ...], str]] = field(default_factory=dict)
+    optional: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stack:
+    """A list of layers that look alike.
+
+    Args:
+        layers: path of the module list inside the model; `*` stands for any one name, and all
+            lists that match are numbered on. Whatever a task head puts in front is found.
+        places: sub-layers, in the order they run.
+        config_sizes: config field -> factors whose product it states; used to write the config
+            of a model that the family's own code can load.
+        additive: whether what a consumer puts out is added to the residual stream as it is
+            (pre-norm), so that a later consumer can correct what an earlier one lost.
+    """
+
+    layers: str
+    places: tuple[Place, ...]
+    config_sizes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    additive: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,21 +105,10 @@ class Family:
 
     Args:
         name: for messages.
-        model_types: `config.model_type` values it covers.
-        layers: path of the module list of layers.
-        sizes: factor -> its size: a number, a config field, or `"field // field"`.
-        places: sub-layers, in the order they run.
-        kinds: unit kinds.
-        config_sizes: config field -> factors whose product it states; used to write the config
-            of a model that the family's own code can load.
-        refuse: module name inside a place -> why kinds there cannot be cut exactly.
+        model_types: `config.model_type` values it covers, of whole models or of their parts.
+        stacks: its lists of layers.
     """
 
     name: str
     model_types: tuple[str, ...]
-    layers: str
-    sizes: Mapping[str, str]
-    places: tuple[Place, ...]
-    kinds: tuple[Kind, ...]
-    config_sizes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    refuse: Mapping[str, str] = field(default_factory=dict)
+    stacks: tuple[Stack, ...]

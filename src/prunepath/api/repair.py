@@ -1,0 +1,121 @@
+"""Refit a cut model at the strength that held-out samples ask for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prunepath.api.supplies import Supplies
+    from prunepath.data.samples import Samples
+    from prunepath.structure.selection import Selection
+    from prunepath.structure.units import Structure
+    from prunepath.tasks.task import Task
+
+__all__ = ["HeldOut", "repair_"]
+
+
+def repair_(
+    model: Any,
+    dense: Any,
+    structure: Structure,
+    selection: Selection,
+    task: Task,
+    supplies: Supplies,
+    *,
+    kind: str,
+    bias: bool = False,
+) -> dict[str, Any]:
+    """Repair the consumers of a cut model that lost inputs.
+
+    Args:
+        model: the cut model; its weights are changed.
+        dense: the model it was cut from.
+        structure: the dense model's structure.
+        selection: units kept.
+        task: what the model is used for.
+        supplies: what lies beside the path.
+        kind: `"sequential"` or `"moments"`.
+        bias: let `"moments"` add biases.
+
+    Returns:
+        What was done, name -> value.
+    """
+    from prunepath.structure.matrices import weight_of
+    from prunepath.surgery.refit import cut_consumers, refit_from_moments_
+    from prunepath.surgery.sequential import refit_sequentially_
+    from prunepath.surgery.strength import choose_strength_
+
+    consumers = list(cut_consumers(structure, selection))
+    if not consumers:
+        return {"kind": "none"}
+    names = [consumer.name for consumer in consumers]
+    weights = {name: weight_of(dense.get_submodule(name)) for name in names}
+    before = {
+        f"{name}.weight": model.get_parameter(f"{name}.weight").detach().clone() for name in names
+    }
+    refit = supplies.refit
+    if kind == "moments" or refit is None:
+        refit_from_moments_(model, weights, consumers, supplies.statistics, bias=bias)
+    else:
+        inputs = refit.to(next(model.parameters()).device)
+        refit_sequentially_(
+            model,
+            weights,
+            supplies.outputs,
+            consumers,
+            supplies.statistics,
+            lambda: task.body(model, inputs),
+            skip_first=task.skip_first,
+            mask=inputs.get("attention_mask"),
+            additive=structure.additive,
+        )
+    if bias:  # a bias cannot be blended with none
+        return {"kind": "moments with bias"}
+    held_out = HeldOut(task, dense, supplies.holdout)
+    strength, losses = choose_strength_(model, before, lambda: held_out.loss(model))
+    return {
+        "kind": kind,
+        "strength": strength,
+        "held-out loss without": round(losses[0.0], 4),
+        "held-out loss with": round(losses[strength], 4),
+    }
+
+
+class HeldOut:
+    """How far a model is off on held-out samples.
+
+    Text is its own label, so language models are measured by their loss on it; every other task
+    by its distance to the dense model's answers, which needs no labels.
+
+    Args:
+        task: what the models are used for.
+        dense: the dense model.
+        samples: held-out samples.
+    """
+
+    def __init__(self, task: Task, dense: Any, samples: Samples) -> None:
+        self._task = task
+        self._dense = dense
+        self._samples = samples
+
+    def loss(self, model: Any) -> float:
+        """Mean over loss rows."""
+        if self._task.name == "causal-lm":
+            from prunepath.evaluation.perplexity import perplexity
+
+            return perplexity(model, self._samples).nll
+        return self._distance(model)
+
+    def _distance(self, model: Any) -> float:
+        from prunepath.evaluation.mode import device_of, evaluating
+
+        total, rows = 0.0, 0
+        with evaluating(model, self._dense):
+            for batch in self._samples.batches(self._task.counts.batch):
+                own = self._task.output(model, batch.to(device_of(model)))
+                # Asked again each time: kept, the logits of all samples may not fit.
+                dense = self._task.output(self._dense, batch.to(device_of(self._dense)))
+                weight = batch.num_tokens if self._task.loss_rows == "token" else len(batch)
+                total += weight * float(self._task.distance(own, dense.to(own.device), batch))
+                rows += weight
+        return total / rows

@@ -1,0 +1,66 @@
+"""Rows, pairs and fixed work of a model, from a measurement on a few forward passes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import prod
+
+from torch import nn
+
+from prunepath.structure.measure import LENGTHS, Measured, Probe, measure, polynomial
+from prunepath.structure.units import PlaceInfo
+
+__all__ = ["count_places"]
+
+
+def count_places(
+    model: nn.Module, places: Sequence[tuple[PlaceInfo, str]], probe: Probe
+) -> tuple[list[PlaceInfo], tuple[float, float, float]]:
+    """Places with measured rows and pairs, and the MACs outside them as a + b T + c T^2.
+
+    Args:
+        model: the model.
+        places: each with the name, inside it, of the linear map that sees the tokens attended to;
+            its first linear map sees those that attend.
+        probe: runs the model on one sample.
+    """
+    linears = {
+        tensor.name.rpartition(".")[0]
+        for place, _ in places
+        for tensor in place.tensors
+        if len(tensor.axes) == 2 and tensor.rows != (0.0, 0.0)
+    }
+    found = measure(model, sorted(linears), probe)
+    counted = [_with_counts(place, keys, found) for place, keys in places]
+    fixed = [
+        total - sum(_macs(place, length) for place in counted)
+        for total, length in zip(found.macs, LENGTHS, strict=True)
+    ]
+    return counted, polynomial(fixed)
+
+
+def _with_counts(place: PlaceInfo, keys: str, found: Measured) -> PlaceInfo:
+    tensors = tuple(
+        replace(tensor, rows=found.rows_of(tensor.name.rpartition(".")[0]))
+        if tensor.rows != (0.0, 0.0)
+        else tensor
+        for tensor in place.tensors
+    )
+    pairs = place.pairs
+    if place.pair_layouts:
+        queries = tensors[0].name.rpartition(".")[0]
+        others = f"{place.module}.{keys}" if keys else queries
+        pairs = found.pairs_of(queries, others)
+    return replace(place, tensors=tensors, pairs=pairs)
+
+
+def _macs(place: PlaceInfo, length: int) -> float:
+    """Dense MACs of a place at one text length."""
+    linear = sum(
+        prod(axis.size for axis in tensor.axes) * (tensor.rows[0] + tensor.rows[1] * length)
+        for tensor in place.tensors
+    )
+    a, b, c = place.pairs
+    pairs = sum(layout.size for layout in place.pair_layouts)
+    return linear + pairs * (a + b * length + c * length**2)

@@ -1,0 +1,97 @@
+"""Measure, on a few forward passes, what a table cannot know: rows, pairs and fixed work.
+
+How many rows pass a linear map is a matter of the model's own code: tokens of the text, patches of
+the image, windows that are padded, layers that run twelve times, keys that come from the other
+tower. Passes at three text lengths give every count as a polynomial of the length; models that
+see no text give the same count three times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+__all__ = ["LENGTHS", "Measured", "Probe", "measure", "polynomial"]
+
+Probe = Callable[[int], object]
+"""Runs the model once on one sample whose texts are so many tokens long."""
+
+LENGTHS = (8, 12, 16)
+
+
+@dataclass
+class Measured:
+    """Counts per forward pass of one sample, one entry per length of LENGTHS.
+
+    Args:
+        rows: linear map -> rows that passed it.
+        widest: linear map -> rows of one sequence it saw at once (tokens attended to).
+        macs: multiply-accumulates of everything.
+    """
+
+    rows: dict[str, list[float]] = field(default_factory=dict)
+    widest: dict[str, list[float]] = field(default_factory=dict)
+    macs: list[float] = field(default_factory=list)
+
+    def rows_of(self, name: str) -> tuple[float, float]:
+        """Rows of a linear map as a + b T."""
+        constant, slope, _ = polynomial(self.rows.get(name, [0.0] * len(LENGTHS)))
+        return constant, slope
+
+    def pairs_of(self, queries: str, keys: str) -> tuple[float, float, float]:
+        """Pairs of tokens that attention multiplies, as a + b T + c T^2."""
+        rows, others = self.rows[queries], self.widest[keys]
+        return polynomial([row * other for row, other in zip(rows, others, strict=True)])
+
+
+def measure(model: nn.Module, names: Iterable[str], probe: Probe) -> Measured:
+    """Run the probe at all lengths and count.
+
+    Args:
+        model: the model.
+        names: linear maps to watch.
+        probe: see `Probe`.
+    """
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    found = Measured()
+    watched = list(dict.fromkeys(names))
+    for turn, length in enumerate(LENGTHS):
+        with ExitStack() as stack:
+            for name in watched:
+                hook = _counter(found, name, turn)
+                handle = model.get_submodule(name).register_forward_pre_hook(hook)
+                stack.callback(handle.remove)
+            stack.enter_context(torch.no_grad())
+            # The fused kernel hides its products from the counter; the plain one does not.
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+            counter = stack.enter_context(FlopCounterMode(display=False))
+            probe(length)
+        found.macs.append(counter.get_total_flops() / 2)
+    return found
+
+
+def _counter(found: Measured, name: str, turn: int) -> Any:
+    def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
+        rows = found.rows.setdefault(name, [0.0] * len(LENGTHS))
+        widest = found.widest.setdefault(name, [0.0] * len(LENGTHS))
+        shape = args[0].shape
+        rows[turn] += args[0].numel() // max(1, shape[-1]) if shape[-1] else 0
+        widest[turn] = max(widest[turn], float(shape[-2] if len(shape) > 2 else shape[0]))
+
+    return hook
+
+
+def polynomial(counts: Sequence[float]) -> tuple[float, float, float]:
+    """The polynomial a + b T + c T^2 through counts at the three LENGTHS, by differences."""
+    first, second, third = counts
+    start, step = LENGTHS[0], LENGTHS[1] - LENGTHS[0]
+    c = (third - 2 * second + first) / (2 * step**2)
+    b = (second - first) / step - c * (LENGTHS[0] + LENGTHS[1])
+    return first - b * start - c * start**2, b, c

@@ -1,0 +1,191 @@
+"""One sub-layer of a model, read with its table: tensors, groups, and why it does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from prunepath.errors import ModelError
+from prunepath.structure.axes import Axis, AxisLayout
+from prunepath.structure.families import Kind, Place
+from prunepath.structure.matrices import input_width, is_linear, is_transposed, out_width
+from prunepath.structure.sizes import place_factors
+from prunepath.structure.units import GateSite, PlaceInfo, TensorInfo, UnitGroup
+from prunepath.structure.walk import FoundLayer, FoundStack
+
+__all__ = ["describe_place", "factors_of", "misfit", "place_record"]
+
+
+def place_record(model: nn.Module, path: str) -> Mapping[str, Mapping[str, int]] | None:
+    """What an earlier cut wrote down about a place: `sizes`, and `run` where they differ."""
+    record = getattr(getattr(model, "config", None), "prunepath", None) or {}
+    found: Mapping[str, Mapping[str, int]] | None = record.get("places", {}).get(path)
+    return found
+
+
+def factors_of(model: nn.Module, path: str, table: Place, config: Any) -> dict[str, int]:
+    """Sizes of all factors of a place: of a cut model as recorded, else read off the module."""
+    record = place_record(model, path)
+    if record is not None:
+        return {name: int(size) for name, size in record["sizes"].items()}
+    return place_factors(table, model.get_submodule(path.partition("#")[0]), config)
+
+
+def misfit(
+    modules: Mapping[str, nn.Module], path: str, table: Place, config: Any, model: nn.Module
+) -> tuple[str, bool]:
+    """Why a place cannot be described by its table, or an empty string; and whether it is simply
+    not there, which an optional place may be."""
+    first = next(iter(table.linears))
+    if path not in modules or not is_linear(modules.get(f"{path}.{first}")):
+        if table.optional:
+            return "", True
+        if path not in modules:
+            return f"there is no module '{path}'", False
+    for name in table.linears:
+        module = modules.get(f"{path}.{name}")
+        if not is_linear(module):
+            found = type(module).__name__ if module is not None else "nothing"
+            return f"'{name}' should be a linear map and is {found}", False
+    try:
+        sizes = factors_of(model, place_path(path, table), table, config)
+    except ModelError as error:
+        return str(error), False
+    for name, texts in table.linears.items():
+        module = modules[f"{path}.{name}"]
+        for text, width in zip(texts, (out_width(module), input_width(module)), strict=True):
+            axis = Axis.parse(text, sizes) if text else None
+            if axis is not None and axis.size != width:
+                return f"'{name}' should have an axis of {axis.size} ({axis}), not {width}", False
+    return "", False
+
+
+def place_path(path: str, table: Place) -> str:
+    """Unique path of a place: two places of the same module are told apart by their names."""
+    return path if table.module else f"{path}#{table.name}"
+
+
+def describe_place(
+    model: nn.Module, path: str, layer: FoundLayer, label: str, table: Place, found: FoundStack
+) -> tuple[PlaceInfo, list[UnitGroup], dict[str, str]]:
+    """A place that fits its table, its groups, and the kinds that are refused, with the reason."""
+    unique = place_path(path, table)
+    sizes = factors_of(model, unique, table, found.config)
+    record = place_record(model, unique)
+    run = {name: int(size) for name, size in (record or {}).get("run", {}).items()}
+    tensors = _tensors(model, path, table, sizes)
+    pair_sizes = sizes if table.runtime else {**sizes, **run}
+    pairs = tuple(
+        AxisLayout.parse(text, pair_sizes) for text in (table.scores, table.context) if text
+    )
+    place = PlaceInfo(
+        path=unique,
+        layer=layer.index,
+        layer_path=layer.path,
+        stack=found.path,
+        tensors=tuple(tensors),
+        pair_layouts=pairs,
+        cache_layouts=tuple(AxisLayout.parse(text, pair_sizes) for text in table.cache),
+        cache_itemsize=tensors[0].itemsize,
+        native=table.native,
+        runtime=table.runtime,
+        attributes=dict(table.attributes),
+        run=run,
+    )
+    refused = {
+        kind: why
+        for module, (kinds, why) in table.refuse.items()
+        if _there(model, f"{path}.{module}")
+        for kind in kinds
+    }
+    groups = [
+        _group(kind, path, unique, layer.index, label, table, sizes, found)
+        for kind in table.kinds
+        if kind.name not in refused
+    ]
+    return place, groups, refused
+
+
+def _there(model: nn.Module, path: str) -> bool:
+    """Whether a module or parameter exists and does something."""
+    owner, _, name = path.rpartition(".")
+    found = getattr(model.get_submodule(owner), name, None)
+    return found is not None and not isinstance(found, nn.Identity)
+
+
+def _tensors(
+    model: nn.Module, path: str, table: Place, sizes: Mapping[str, int]
+) -> list[TensorInfo]:
+    tensors = []
+    for name, texts in table.linears.items():
+        module: Any = model.get_submodule(f"{path}.{name}")
+        widths = (out_width(module), input_width(module))
+        out_axis, in_axis = (
+            Axis.parse(text, sizes) if text else Axis.fixed(width)
+            for text, width in zip(texts, widths, strict=True)
+        )
+        axes: tuple[Axis, ...] = (out_axis, in_axis)
+        axes = axes[::-1] if is_transposed(module) else axes
+        itemsize = module.weight.element_size()
+        full = f"{path}.{name}"
+        tensors.append(
+            TensorInfo(name=f"{full}.weight", axes=axes, rows=(0.0, 1.0), itemsize=itemsize)
+        )
+        if getattr(module, "bias", None) is not None:
+            tensors.append(
+                TensorInfo(
+                    name=f"{full}.bias", axes=(out_axis,), rows=(0.0, 0.0), itemsize=itemsize
+                )
+            )
+    for name, layouts in table.tensors.items():
+        owner, _, attribute = f"{path}.{name}".rpartition(".")
+        parameter: Any = getattr(model.get_submodule(owner), attribute, None)
+        if isinstance(parameter, Tensor):
+            axes = tuple(
+                Axis.parse(text, sizes) if text else Axis.fixed(width)
+                for text, width in zip(layouts, parameter.shape, strict=True)
+            )
+            tensors.append(
+                TensorInfo(
+                    name=f"{path}.{name}",
+                    axes=axes,
+                    rows=(0.0, 0.0),
+                    itemsize=parameter.element_size(),
+                    whole=True,
+                )
+            )
+    return tensors
+
+
+def _group(
+    kind: Kind,
+    path: str,
+    place: str,
+    layer: int,
+    label: str,
+    table: Place,
+    sizes: Mapping[str, int],
+    found: FoundStack,
+) -> UnitGroup:
+    where, _, part = kind.gate.partition("#")
+    linear, _, side = where.rpartition(".")
+    text = table.linears[linear][0 if side == "output" else 1]
+    name = f"{table.prefix}.{kind.name}" if table.prefix else kind.name
+    stated = {factor for factors in found.stack.config_sizes.values() for factor in factors}
+    own = set(kind.unit.split()) - {kind.tied}
+    shared = found.config_path is not None and own <= stated
+    return UnitGroup(
+        name=f"{label}.{layer}.{name}",
+        kind=kind.name,
+        layer=layer,
+        place=place,
+        series=f"{found.config_path or 'config'}/{name}" if shared else f"{found.path}/{name}",
+        unit=AxisLayout.parse(kind.unit, sizes),
+        tied=kind.tied,
+        gate=GateSite(
+            module=f"{path}.{linear}", side=side, axis=Axis.parse(text, sizes), part=int(part or 0)
+        ),
+        consumer=f"{path}.{kind.consumer}" if kind.consumer else "",
+    )

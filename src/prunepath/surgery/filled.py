@@ -1,0 +1,103 @@
+"""Linear maps that lost coordinates inside code that knows nothing of it.
+
+The weight is small; what the model's own code sees keeps the width it expects. Outputs are written
+into zeros at the places of the coordinates that are left, inputs are read from those places. That
+is exact for any attention whatever it does between its projections (position biases, norms over the
+head, windows, soft caps), because a coordinate that was gated to zero is a zero there, too.
+
+Parameters keep their names; the positions travel as buffers beside them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from prunepath.structure.axes import BoolArray, IntArray
+
+__all__ = ["fill_", "is_filled", "own_inputs", "positions_within"]
+
+
+class _Filled:
+    """Mixed into the class of a linear map; see the module's words."""
+
+    out_positions: Tensor | None
+    in_positions: Tensor | None
+    run_out_features: int
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """The map of the class it was mixed into, between a gather and a scatter."""
+        if self.in_positions is not None:
+            hidden = hidden.index_select(-1, self.in_positions)
+        small: Tensor = super().forward(hidden)  # type: ignore[misc]
+        if self.out_positions is None:
+            return small
+        wide = small.new_zeros(*small.shape[:-1], self.run_out_features)
+        return wide.index_copy(-1, self.out_positions, small)
+
+
+_MADE: dict[type[nn.Module], type[nn.Module]] = {}
+
+
+def is_filled(module: nn.Module) -> bool:
+    """Whether the module fills or picks positions."""
+    return isinstance(module, _Filled)
+
+
+def fill_(
+    module: nn.Module,
+    *,
+    out: tuple[IntArray, int] | None = None,
+    into: IntArray | None = None,
+) -> None:
+    """Give a linear map that was cut the widths its surroundings expect.
+
+    Args:
+        module: the map; its class becomes a subclass of what it was.
+        out: (where each output goes, the width expected); None: outputs were not cut.
+        into: where each input is found; None: inputs were not cut.
+    """
+    filled: Any = module
+    if not isinstance(module, _Filled):
+        base = type(module)
+        if base not in _MADE:
+            _MADE[base] = type(base.__name__, (_Filled, base), {"__module__": __name__})
+        module.__class__ = _MADE[base]
+        for name in ("out_positions", "in_positions"):
+            module.register_buffer(name, None)
+        filled.run_out_features = 0
+    device = filled.weight.device
+    if out is not None:
+        where, filled.run_out_features = out
+        filled.out_positions = torch.from_numpy(where.copy()).to(device)
+    if into is not None:
+        filled.in_positions = torch.from_numpy(into.copy()).to(device)
+
+
+def own_inputs(module: nn.Module, hidden: Tensor) -> Tensor:
+    """What of an activation in front of a linear map its weight multiplies."""
+    positions = module.in_positions if isinstance(module, _Filled) else None
+    return hidden if positions is None else hidden.index_select(-1, positions)
+
+
+def positions_within(
+    before: Tensor | None, width: int, kept: BoolArray, running: BoolArray
+) -> IntArray:
+    """Where the positions that are left lie among those the model's own code goes on running.
+
+    Args:
+        before: where the positions lay up to now, (len(kept),); None: each in its own place.
+        width: positions the code ran up to now.
+        kept: which positions are left.
+        running: which of the `width` positions the code goes on running.
+
+    Returns:
+        Indices among the running positions, (kept.sum(),).
+    """
+    where = np.arange(width) if before is None else before.cpu().numpy()
+    rank = np.cumsum(running) - 1
+    found: IntArray = rank[where[kept]].astype(np.int64)
+    return found
