@@ -181,14 +181,19 @@ def _ranked(folder: Path, method: str, settings: dict[str, Any]) -> Path:
         return folder
     default, _ = path_folder("spp", {})
     base = SolutionPath.from_pretrained(default)
-    sums, ids = _shared_statistics()
+    sums, samples = _shared_statistics()
     moments, _ = Statistics.load(default / STATISTICS_FILE)
-    sums.moments, sums.inputs = moments.moments, moments.inputs
-    sums.moment_tokens = moments.moment_tokens
+    sums.moments, sums.inputs, sums.rows = moments.moments, moments.inputs, moments.rows
     scorer = METHODS[method](METHODS[method].Config.from_dict(settings))
     with frozen(opened().model):
         ranking = scorer.rank(
-            SearchContext(model=opened().model, structure=base.structure, statistics=sums, ids=ids)
+            SearchContext(
+                model=opened().model,
+                structure=base.structure,
+                statistics=sums,
+                task=opened().task,
+                samples=samples,
+            )
         )
     provenance = replace(
         base.provenance, method=method, method_config=scorer.config.to_dict(), extra={}
@@ -212,16 +217,17 @@ def _shared_statistics() -> tuple[Any, Any]:
 
     folder = OUT / "shared"
     folder.mkdir(parents=True, exist_ok=True)
-    ids = token_windows(text("valid"), opened().tokenizer, window=WINDOW, count=WINDOWS).ids
+    samples = token_windows(text("valid"), opened().tokenizer, window=WINDOW, count=WINDOWS)
     model = opened().model
     sums = collect(
         model,
         discover(model),
-        ids,
+        opened().task,
+        samples,
         Wanted(),
         objective="kl",
         seed=0,
         folder=folder,
-        output_windows=0,
+        output_batches=0,
     )
-    return sums, ids
+    return sums, samples

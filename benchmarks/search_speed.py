@@ -75,43 +75,52 @@ def _measure(
     """Seconds of the search's stages, its peak memory, then seconds of the plain passes."""
     import torch
 
+    from prunepath.data.samples import Samples
     from prunepath.data.windows import token_windows
     from prunepath.methods.method import METHODS, SearchContext, total_order
     from prunepath.statistics.collect import Wanted
-    from prunepath.statistics.objective import logit_gradient
     from prunepath.statistics.run import collect
     from prunepath.structure.discover import discover
     from prunepath.structure.gates import frozen
+    from prunepath.tasks.causal_lm import CAUSAL_LM
 
     total = count + options.moment_windows
     if tokenizer is None:
         generator = torch.Generator().manual_seed(0)
         ids = torch.randint(model.config.vocab_size, (total, options.window), generator=generator)
+        samples = Samples(inputs={"input_ids": ids})
     else:
-        ids = token_windows(data, tokenizer, window=options.window, count=total).ids
+        samples = token_windows(data, tokenizer, window=options.window, count=total)
+    calibration = samples.rows(0, count)
     structure = discover(model)
     scorer = METHODS[options.method]()
     forward_only = Wanted(gradients=False, moments=True, output_gradients=False)
     clock = [time.perf_counter()]
     with tempfile.TemporaryDirectory() as folder:
-        how = {"objective": "kl", "seed": 0, "folder": Path(folder), "output_windows": 0}
-        sums = collect(model, structure, ids[:count], scorer.wanted(), **how)
+        how = {"objective": "kl", "seed": 0, "folder": Path(folder), "output_batches": 0}
+        sums = collect(model, structure, CAUSAL_LM, calibration, scorer.wanted(), **how)
         clock.append(time.perf_counter())
         if options.moment_windows:
             how["folder"] = Path(folder) / "moments"
             how["folder"].mkdir()
-            sums = collect(model, structure, ids[count:], forward_only, onto=sums, **how)
+            more = samples.rows(count, total)
+            sums = collect(model, structure, CAUSAL_LM, more, forward_only, onto=sums, **how)
         clock.append(time.perf_counter())
         with frozen(model):
             ranking = scorer.rank(
-                SearchContext(model=model, structure=structure, statistics=sums, ids=ids[:count])
+                SearchContext(
+                    model=model,
+                    structure=structure,
+                    statistics=sums,
+                    task=CAUSAL_LM,
+                    samples=calibration,
+                )
             )
         total_order(structure, ranking)
         clock.append(time.perf_counter())
     peak = _peak_bytes(options.device)  # before the plain passes, which keep every activation
-    gradient_of = logit_gradient("kl")
     plain = min(8, count)  # a few windows are enough to know the pace
-    plain_seconds = _timed(model, lambda: _plain(model, ids[:plain], gradient_of)) / plain * count
+    plain_seconds = _timed(model, lambda: _plain(model, samples.rows(0, plain))) / plain * count
     return {
         "plain_seconds": plain_seconds,
         "statistics_seconds": clock[1] - clock[0],
@@ -133,17 +142,19 @@ def _timed(model: Any, run: Any) -> float:
     return time.perf_counter() - start
 
 
-def _plain(model: Any, ids: Any, gradient_of: Any) -> None:
+def _plain(model: Any, samples: Any) -> None:
     import torch
 
     from prunepath.structure.gates import frozen
+    from prunepath.tasks.causal_lm import CAUSAL_LM
 
     with frozen(model):
-        for window in ids.split(1):
-            window = window.to(next(model.parameters()).device)
-            embedded = model.get_input_embeddings()(window).detach().requires_grad_()
+        for window in samples.batches(1):
+            ids = window.to(next(model.parameters()).device)["input_ids"]
+            embedded = model.get_input_embeddings()(ids).detach().requires_grad_()
             logits = model(inputs_embeds=embedded, use_cache=False).logits
-            logits.backward(gradient_of(logits, window, torch.Generator().manual_seed(0)))
+            generator = torch.Generator().manual_seed(0)
+            logits.backward(CAUSAL_LM.draw(logits, window, "kl", generator))
 
 
 def _peak_bytes(device: str) -> int:

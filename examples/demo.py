@@ -69,7 +69,7 @@ def row(name: str, ratio: float) -> SizeRow:
     found = prunepath.evaluate(OUT / folder(name), speed=False, **EVALUATION)
     say(f"{name}: perplexity {found.perplexity.value:.2f}")
     assert found.cost is not None
-    return SizeRow(name=name, ratio=ratio, perplexity=found.perplexity.value, **vars(found.cost))
+    return SizeRow(name=name, ratio=ratio, quality=found.metric.value, **vars(found.cost))
 
 
 def unpack(folder: Path) -> None:

@@ -62,8 +62,9 @@ def no_fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Extractions believe that what they wrote loads, without starting a process to see."""
     from prunepath.checkpoint import verify
 
-    def believed(model: Any, folder: Path, ids: Any, *, stock: bool) -> verify.Verification:
+    def believed(model: Any, folder: Path, samples: Any, *, stock: bool) -> verify.Verification:
         assert (folder / "config.json").is_file()
-        return verify.Verification(0.0, 1e-5, "transformers" if stock else "prunepath", ids.numel())
+        loader = "transformers" if stock else "prunepath"
+        return verify.Verification(0.0, 1e-5, loader, len(samples))
 
     monkeypatch.setattr(verify, "verify_reload", believed)

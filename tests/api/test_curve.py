@@ -48,7 +48,8 @@ def test_rows_csv_and_png(tmp_path: Path, path_folder: Path, text_file: Path) ->
         "uniform 0.1",
         "uniform 0.3",
     ]
-    assert all(row.perplexity is not None and row.perplexity > 1 for row in rows)
+    assert all(row.quality is not None and row.quality > 1 for row in rows)
+    assert {(row.metric, row.higher_is_better) for row in rows} == {("perplexity", False)}
     assert rows[0].params > rows[1].params > rows[2].params
     assert all(row.ratio >= float(row.name.split()[1]) for row in rows[1:]), "never over budget"
     with (tmp_path / "curve" / "curve.csv").open() as file:

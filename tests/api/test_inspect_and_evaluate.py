@@ -10,6 +10,7 @@ import pytest
 
 import prunepath
 from prunepath.errors import DataError, ModelError, PathFileError, RequestError
+from prunepath.evaluation import Speed
 from tests.conformance.families import tiny
 
 KINDS = ["qk_coordinate", "vo_coordinate", "query_head", "kv_group", "ffn_channel"]
@@ -67,9 +68,12 @@ def test_evaluate_a_model(model_folder: Path, text_file: Path) -> None:
     assert found.perplexity.window == 32
     assert found.perplexity.num_tokens == 2 * 31
     assert found.perplexity.value == pytest.approx(math.exp(found.perplexity.nll))
-    assert found.speed is not None
+    assert (found.task, found.metric.name, found.metric.samples) == ("causal-lm", "perplexity", 2)
+    assert found.metric.value == found.perplexity.value
+    assert isinstance(found.speed, Speed)
     assert found.speed.decode_tokens_per_second > 0
     assert found.speed.sequence_length == 32
+    assert found.stated_for == "32 tokens"
     assert found.cost == prunepath.inspect(model_folder, sequence_length=32).cost
 
 
@@ -96,13 +100,11 @@ def test_the_default_text_is_one_that_no_search_has_seen(model_folder: Path) -> 
 def test_a_family_without_a_table_is_evaluated_without_costs(
     tiny_tokenizer: Any, text_file: Path
 ) -> None:
-    from transformers import GPT2Config, GPT2LMHeadModel
+    from transformers import CTRLConfig, CTRLLMHeadModel
 
-    config = GPT2Config(
-        vocab_size=300, n_embd=16, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=0
-    )
+    config = CTRLConfig(vocab_size=300, n_embd=16, dff=32, n_layer=1, n_head=2)
     found = prunepath.evaluate(
-        GPT2LMHeadModel(config), tokenizer=tiny_tokenizer, data=text_file, **EVALUATE
+        CTRLLMHeadModel(config), tokenizer=tiny_tokenizer, data=text_file, **EVALUATE
     )
     assert found.cost is None
     assert found.perplexity.value > 1
@@ -112,8 +114,9 @@ def test_a_family_without_a_table_is_evaluated_without_costs(
     ("wish", "error", "match"),
     [
         ({"data": ["few words"]}, DataError, "give more text, or ask for fewer"),
-        ({"windows": 0}, RequestError, "count=0 .* were asked for; use count >= 1"),
-        ({"window": 1}, RequestError, "window=1 was asked for; use at least 2"),
+        ({"windows": 0}, RequestError, "windows is 0; it must be at least 1"),
+        ({"window": 1}, RequestError, "window is 1; it must be at least 2"),
+        ({"task": "causal"}, RequestError, "unknown task 'causal'; did you mean 'causal-lm'"),
         ({"data": "no-such-file.txt"}, DataError, "no-such-file.txt"),
         ({"split": "train"}, RequestError, "has no splits; leave it out"),
         ({"dtype": "float3"}, RequestError, "unknown dtype 'float3'"),

@@ -67,7 +67,8 @@ def test_the_public_name_stays_the_verb_after_a_search(path_folder: Path) -> Non
 def test_the_path_says_where_it_comes_from(path_folder: Path, model_folder: Path) -> None:
     made = prunepath.SolutionPath.from_pretrained(path_folder).provenance
     assert made.model_id == str(model_folder)
-    assert (made.method, made.objective, made.seed, made.tokens) == ("spp", "kl", 0, 3 * 32)
+    assert (made.method, made.objective, made.seed, made.task) == ("spp", "kl", 0, "causal-lm")
+    assert (made.tokens, made.samples, made.calibration_size) == (3 * 32, 3, "96 tokens")
     assert made.library_version == prunepath.__version__
 
 
@@ -109,6 +110,24 @@ def test_a_model_object_and_an_iterable_will_do(
     assert found.removal_order == expected.removal_order
 
 
+def count_passes(run: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every batch that is run from now on adds the name of what ran it."""
+    passes: list[str] = []
+
+    def watched(name: str) -> None:
+        original = getattr(run, name)
+
+        def counted(*args: Any) -> None:
+            passes.append(name)
+            original(*args)
+
+        monkeypatch.setattr(run, name, counted)
+
+    watched("_backward")
+    watched("_forward")
+    return passes
+
+
 @pytest.mark.parametrize("index", range(5))
 def test_interrupted_while_calibrating_it_goes_on_to_the_same_bytes(
     index: int,
@@ -132,17 +151,11 @@ def test_interrupted_while_calibrating_it_goes_on_to_the_same_bytes(
         )
     assert not target.exists()
     assert [item.name for item in tmp_path.iterdir()] == [".path.search"]
-    windows = []
-    original = run.add_window_
-
-    def counted(*args: Any, **kwargs: Any) -> None:
-        windows.append(args[6])
-        original(*args, **kwargs)
-
-    monkeypatch.setattr(run, "add_window_", counted)
+    passes = count_passes(run, monkeypatch)
     search(model_folder, output=target, data=text_file, **SEARCH)
     # Three windows with gradients, then two more for the moments.
-    assert windows == [0, 1, 2, 0, 1][index:], "finished windows are not run again"
+    expected = [*["_backward"] * 3, *["_forward"] * 2]
+    assert passes == expected[index:], "finished windows are not run again"
     assert contents(target) == contents(path_folder)
     assert [item.name for item in tmp_path.iterdir()] == ["path"]
 
@@ -239,7 +252,7 @@ def test_nan_in_the_logits_is_named(tmp_path: Path, text_file: Path, tiny_tokeni
     refused(
         tmp_path,
         NumericsError,
-        "calibration window 0: the model's logits hold NaN or infinity",
+        "calibration batch 0: the model's logits hold NaN or infinity",
         model=model,
         tokenizer=tiny_tokenizer,
         data=text_file,
@@ -249,16 +262,14 @@ def test_nan_in_the_logits_is_named(tmp_path: Path, text_file: Path, tiny_tokeni
 def test_an_unknown_model_type_is_named(
     tmp_path: Path, text_file: Path, tiny_tokenizer: Any
 ) -> None:
-    from transformers import GPT2Config, GPT2LMHeadModel
+    from transformers import CTRLConfig, CTRLLMHeadModel
 
-    config = GPT2Config(
-        vocab_size=300, n_embd=16, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=0
-    )
+    config = CTRLConfig(vocab_size=300, n_embd=16, dff=32, n_layer=1, n_head=2)
     refused(
         tmp_path,
         ModelError,
-        "cannot search a model of type 'gpt2': no family table covers it. Known types: llama",
-        model=GPT2LMHeadModel(config),
+        "cannot search a model of type 'ctrl': no family table covers it. Known types: .*llama",
+        model=CTRLLMHeadModel(config),
         tokenizer=tiny_tokenizer,
         data=text_file,
     )

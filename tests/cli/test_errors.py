@@ -61,15 +61,13 @@ def test_an_unknown_model(tmp_path: Path, text_file: Path) -> None:
 
 
 def test_an_unknown_family(tmp_path: Path, text_file: Path, tiny_tokenizer: Any) -> None:
-    from transformers import GPT2Config, GPT2LMHeadModel
+    from transformers import CTRLConfig, CTRLLMHeadModel
 
-    config = GPT2Config(
-        vocab_size=300, n_embd=16, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=0
-    )
-    GPT2LMHeadModel(config).save_pretrained(tmp_path / "gpt2")
-    tiny_tokenizer.save_pretrained(tmp_path / "gpt2")
-    line = fails(tmp_path, *search_of(tmp_path / "gpt2", text_file))
-    assert line.startswith("Error: cannot search a model of type 'gpt2': no family table covers it")
+    config = CTRLConfig(vocab_size=300, n_embd=16, dff=32, n_layer=1, n_head=2)
+    CTRLLMHeadModel(config).save_pretrained(tmp_path / "ctrl")
+    tiny_tokenizer.save_pretrained(tmp_path / "ctrl")
+    line = fails(tmp_path, *search_of(tmp_path / "ctrl", text_file))
+    assert line.startswith("Error: cannot search a model of type 'ctrl': no family table covers it")
 
 
 def test_empty_and_too_short_data(tmp_path: Path, model_folder: Path) -> None:
@@ -188,7 +186,7 @@ def test_ctrl_c_says_how_to_go_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(run, "add_window_", interrupt)
+        patch.setattr(run, "_backward", interrupt)
         words = [*search_of(model_folder, text_file), "-o", tmp_path / "path"]
         result = CliRunner().invoke(app, [str(word) for word in words])
     assert result.exit_code == 2

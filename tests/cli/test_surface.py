@@ -30,7 +30,7 @@ PUBLIC_NAMES = {
     "search",
 }
 
-TEXT = {"--data", "--windows", "--window", "--text-field", "--split"}
+DATA = {"--data", "--windows", "--window", "--text-field", "--label-field", "--split"}
 LOADING = {
     "--tokenizer",
     "--dtype",
@@ -45,20 +45,20 @@ BUDGETS = {"--params", "--macs", "--memory", "--latency", "--ratio"}
 
 # Command -> its flags; positional arguments are in capitals.
 COMMANDS = {
-    "search": TEXT
+    "search": DATA
     | LOADING
     | SHOWN
-    | {"MODEL", "--output", "-o", "--method", "--set", "--objective", "--seed"}
+    | {"MODEL", "--output", "-o", "--task", "--method", "--set", "--objective", "--seed"}
     | {"--moment-windows", "--refit-windows", "--holdout-windows", "--overwrite"},
     "extract": BUDGETS
     | LOADING
     | SHOWN
     | {"PATH", "--output", "-o", "--layout", "--kinds", "--multiple", "--floor"}
     | {"--sequence-length", "--refit", "--bias", "--model", "--overwrite"},
-    "inspect": {"MODEL|PATH", "--sequence-length", "--revision", "--token", "--cache-dir"}
+    "inspect": {"MODEL|PATH", "--task", "--sequence-length", "--revision", "--token", "--cache-dir"}
     | {"--trust-remote-code", "--json", "--verbose"},
-    "evaluate": TEXT | LOADING | SHOWN | {"MODEL", "--speed", "--no-speed"},
-    "curve": TEXT
+    "evaluate": DATA | LOADING | SHOWN | {"MODEL", "--task", "--speed", "--no-speed"},
+    "curve": DATA
     | LOADING
     | SHOWN
     | {"PATH", "--output", "-o", "--points", "--layouts", "--refit", "--model"}

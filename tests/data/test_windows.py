@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 
 from prunepath.data import (
     TextSource,
+    TokenWindows,
     disjoint,
     open_texts,
     shared_windows,
@@ -19,6 +19,7 @@ from prunepath.data import (
 from prunepath.data import (
     windows as windows_module,
 )
+from prunepath.data.samples import fingerprint_of
 from prunepath.errors import DataError, RequestError
 
 
@@ -105,8 +106,7 @@ def test_fingerprint_is_of_content_and_shape(tiny_tokenizer: Any, tiny_text: str
     other_text = token_windows([tiny_text], tiny_tokenizer, window=16, count=4, skip=1)
     assert one.fingerprint == same.fingerprint
     assert len({one.fingerprint, other_shape.fingerprint, other_text.fingerprint}) == 3
-    expected = hashlib.sha256(b"(4, 16)" + one.ids.numpy().astype("<i8").tobytes()).hexdigest()
-    assert one.fingerprint == expected
+    assert one.fingerprint == fingerprint_of({"input_ids": one.ids})
 
 
 def test_descriptions(tiny_tokenizer: Any, tiny_text: str) -> None:
@@ -117,12 +117,13 @@ def test_descriptions(tiny_tokenizer: Any, tiny_text: str) -> None:
 def test_batches_and_parts(tiny_tokenizer: Any, tiny_text: str) -> None:
     got = token_windows([tiny_text], tiny_tokenizer, window=16, count=5)
     assert [len(batch) for batch in got.batches(2)] == [2, 2, 1]
-    assert torch.equal(torch.cat(list(got.batches(2))), got.ids)
-    part = got.part(3, 5)
+    assert torch.equal(torch.cat([batch.inputs["input_ids"] for batch in got.batches(2)]), got.ids)
+    part = got.rows(3, 5)
+    assert isinstance(part, TokenWindows)
     assert torch.equal(part.ids, got.ids[3:])
     assert part.fingerprint != got.fingerprint
-    with pytest.raises(RequestError, match="windows 4 to 6 were asked for, but there are 5"):
-        got.part(4, 6)
+    with pytest.raises(RequestError, match="samples 4 to 6 were asked for, but there are 5"):
+        got.rows(4, 6)
 
 
 def test_file_and_packaged_text(tiny_tokenizer: Any, tmp_path: Path) -> None:
@@ -142,7 +143,8 @@ def test_overlap_is_found_also_when_shifted(tiny_tokenizer: Any) -> None:
     text = "".join(open_texts())
     # Other words first: the same text, but its windows begin elsewhere.
     shifted = token_windows(["Now then. " + text], tiny_tokenizer, window=64, count=30)
-    later = calibration.part(5, 8)
+    later = calibration.rows(5, 8)
+    assert isinstance(later, TokenWindows)
     shared = shared_windows(later, shifted)
     assert not disjoint(later, shifted)
     assert set(shared) <= {4, 5, 6, 7, 8, 9}

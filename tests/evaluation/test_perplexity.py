@@ -94,7 +94,7 @@ def test_progress_sees_every_batch(tiny_llama: Factory, windows: TokenWindows) -
         def track(self, items: Any, label: str, total: int | None = None) -> Any:
             seen.append((label, total))
             for item in items:
-                seen.append(tuple(item.shape))
+                seen.append(tuple(item.inputs["input_ids"].shape))
                 yield item
 
         def note(self, message: str) -> None:

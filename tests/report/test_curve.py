@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from prunepath.report import SizeRow, curve, save_curve
 DENSE_PARAMS = 134_515_008
 
 
-def row(ratio: float, perplexity: float | None) -> SizeRow:
+def row(ratio: float, quality: float | None) -> SizeRow:
     params = int(DENSE_PARAMS - ratio * 106_000_000)
     return SizeRow(
         name="dense" if ratio == 0 else f"{ratio}",
@@ -24,7 +25,7 @@ def row(ratio: float, perplexity: float | None) -> SizeRow:
         macs=1,
         weight_bytes=4 * params,
         kv_bytes_per_token=1,
-        perplexity=perplexity,
+        quality=quality,
     )
 
 
@@ -80,7 +81,7 @@ def test_labels_of_close_lines_do_not_overlap() -> None:
     assert heights.index(min(heights)) == 0
 
 
-def test_dense_without_a_perplexity_is_left_out() -> None:
+def test_dense_without_a_quality_is_left_out() -> None:
     (axes,) = curve._draw({"spp": curve._measured(NEAR)}, row(0, None), None).axes
     assert len(axes.lines[0].get_xdata()) == 3
 
@@ -92,7 +93,7 @@ def test_one_point_is_enough(tmp_path: Path) -> None:
 
 
 def test_nothing_to_draw(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="no size has a perplexity; measure it first"):
+    with pytest.raises(RequestError, match="no size has a quality; measure it first"):
         save_curve(tmp_path / "a.png", {"spp": [row(0.1, None)]}, dense=DENSE)
     assert list(tmp_path.iterdir()) == []
 
@@ -107,3 +108,19 @@ def test_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_pyplot_is_not_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     save_curve(tmp_path / "a.png", {"spp": NEAR}, dense=DENSE)
+
+
+def test_accuracy_falls_from_the_dense_line_at_the_top() -> None:
+    dense, *rest = (
+        replace(row(ratio, value), metric="accuracy", higher_is_better=True)
+        for ratio, value in ((0, 92.5), (0.2, 92.3), (0.4, 10.0))
+    )
+    (axes,) = curve._draw({"spp": curve._measured(rest)}, dense, None).axes
+    assert axes.get_ylabel() == "accuracy (higher is better)"
+    assert axes.get_yscale() == "linear"
+    low, high = axes.get_ylim()
+    assert low < 10.0
+    assert high > 92.5
+    (name,) = (text for text in axes.texts if text.get_text() == "spp")
+    top = axes.transData + axes.transAxes.inverted()
+    assert name.get_position()[1] < top.transform((100, 92.5))[1], "below the line of the dense"

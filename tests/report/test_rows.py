@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ def row(name: str = "dense", **changes: Any) -> SizeRow:
 
 def test_round_trip_in_order(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "rows.jsonl"
-    rows = [row(), row("small", perplexity=35.21, note="caf\u00e9 | a\nb"), row("x", ratio=0.3)]
+    rows = [row(), row("small", quality=35.21, note="caf\u00e9 | a\nb"), row("x", ratio=0.3)]
     assert read_rows(path) == []
     for one in rows:
         append_row(path, one)
@@ -35,8 +37,8 @@ def test_round_trip_in_order(tmp_path: Path) -> None:
 
 
 def test_infinite_perplexity_survives(tmp_path: Path) -> None:
-    append_row(tmp_path / "r", row(perplexity=math.inf))
-    assert read_rows(tmp_path / "r")[0].perplexity == math.inf
+    append_row(tmp_path / "r", row(quality=math.inf))
+    assert read_rows(tmp_path / "r")[0].quality == math.inf
 
 
 def test_unfinished_line_is_passed_over_and_then_replaced(tmp_path: Path) -> None:
@@ -73,3 +75,12 @@ def test_unwritable_place(tmp_path: Path) -> None:
         append_row(tmp_path / "file" / "rows.jsonl", row())
     with pytest.raises(DiskError, match="it is a folder"):
         append_row(tmp_path, row())
+
+
+def test_rows_of_old_files_keep_their_perplexity(tmp_path: Path) -> None:
+    values = {**asdict(row()), "perplexity": 28.5}
+    for name in ("quality", "metric", "higher_is_better", "samples_per_second"):
+        del values[name]
+    (tmp_path / "r").write_text(json.dumps(values) + "\n")
+    (found,) = read_rows(tmp_path / "r")
+    assert (found.quality, found.metric, found.higher_is_better) == (28.5, "perplexity", False)

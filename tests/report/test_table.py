@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 
 from rich.console import Console
 
@@ -17,7 +18,7 @@ DENSE = SizeRow(
     macs=68_900_000_000,
     weight_bytes=538_060_032,
     kv_bytes_per_token=46_080,
-    perplexity=28.594,
+    quality=28.594,
     prefill_tokens_per_second=1834.4,
     decode_tokens_per_second=23.46,
 )
@@ -28,7 +29,7 @@ SMALL = SizeRow(
     macs=48_700_000_000,
     weight_bytes=380_000_000,
     kv_bytes_per_token=30_720,
-    perplexity=1234.5,
+    quality=1234.5,
 )
 
 MARKDOWN = """\
@@ -64,7 +65,8 @@ def test_terminal() -> None:
 def test_csv_keeps_full_numbers() -> None:
     rows = list(csv.DictReader(io.StringIO(csv_table([DENSE, SMALL]))))
     assert rows[0]["params"] == "134515008"
-    assert rows[0]["perplexity"] == "28.594"
+    assert rows[0]["quality"] == "28.594"
+    assert rows[0]["metric"] == "perplexity"
     assert rows[1]["prefill_tokens_per_second"] == ""
     assert rows[1]["name"] == SMALL.name
 
@@ -83,3 +85,13 @@ def test_numbers() -> None:
         "3.14", "255.0", "11,235", "2.0e+07",
     ]  # fmt: skip
     assert format_number(float("inf")) == "inf"
+
+
+def test_the_metric_names_its_column_and_images_have_no_cache() -> None:
+    rows = [
+        replace(DENSE, quality=92.5, metric="accuracy", higher_is_better=True, kv_bytes_per_token=0)
+    ]
+    heading = markdown_table(rows).splitlines()[0]
+    assert "accuracy" in heading
+    assert "KV cache" not in heading
+    assert "quality" in markdown_table([]).splitlines()[0]

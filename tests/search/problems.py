@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prunepath.data.samples import Samples
 from prunepath.methods.method import SearchContext
-from prunepath.statistics.collect import Wanted, add_window_, recording
-from prunepath.statistics.objective import logit_gradient
+from prunepath.statistics.collect import Wanted, recording
 from prunepath.statistics.sums import Statistics
 from prunepath.structure.discover import discover
 from prunepath.structure.gates import frozen
+from prunepath.tasks.causal_lm import CAUSAL_LM
 
 EVERYTHING = Wanted(gradients=True, moments=True, output_gradients=True)
 
@@ -21,13 +22,23 @@ EVERYTHING = Wanted(gradients=True, moments=True, output_gradients=True)
 def context_of(model: Any, ids: Tensor, **changes: Any) -> SearchContext:
     """What a method sees of a model after a calibration pass."""
     structure = discover(model)
+    samples = Samples(inputs={"input_ids": ids})
     sums = Statistics()
-    with frozen(model), recording(model, structure, EVERYTHING, sums):
-        for index, window in enumerate(torch.split(ids, 1)):
+    recorded = recording(model, structure, EVERYTHING, sums, per_sample=False)
+    with frozen(model), recorded as recorder:
+        for index, window in enumerate(samples.batches(1)):
             generator = torch.Generator().manual_seed(index)
-            objective = logit_gradient("kl")
-            add_window_(model, window, objective, generator, EVERYTHING, sums, index)
-    return SearchContext(model=model, structure=structure, statistics=sums, ids=ids, **changes)
+            recorder.begin(window)
+            logits = CAUSAL_LM.output(model, window.inputs)
+            logits.backward(CAUSAL_LM.draw(logits, window, "kl", generator))
+    return SearchContext(
+        model=model,
+        structure=structure,
+        statistics=sums,
+        task=CAUSAL_LM,
+        samples=samples,
+        **changes,
+    )
 
 
 class LinearMap:

@@ -16,7 +16,6 @@ from prunepath.methods.authors import _start, _step_
 from prunepath.methods.gate_loss import GateLoss, finest_groups
 from prunepath.methods.method import Ranking, SearchContext, total_order
 from prunepath.methods.spp import Spp, SppConfig
-from prunepath.methods.surrogate import mean_of
 from prunepath.structure.gates import frozen
 from tests.search.problems import context_of
 
@@ -142,7 +141,7 @@ def test_the_coupled_run_measures_curvature(context: SearchContext) -> None:
         assert (damage > 0).all()
         if group in finest_groups(context.structure):
             assert len(set(damage)) == group.num_units
-            fisher = mean_of(context.statistics, "fisher", group.name).numpy()
+            fisher = context.statistics.mean("fisher", group.name).numpy()
             places = [np.argsort(np.argsort(values)) for values in (damage, fisher)]
             assert np.asarray(np.corrcoef(places))[0, 1] > 0.3
 

@@ -74,23 +74,25 @@ class Step:
 def default_kinds(structure: Structure, layout: str) -> tuple[str, ...]:
     """Kinds a layout cuts unless told otherwise.
 
-    `per-layer` cuts the finest units (channels and coordinates); `uniform` cuts what the family's
-    own code can run at any size (channels and whole heads), so that its result loads everywhere.
+    `per-layer` cuts the finest units behind every gate site (channels and coordinates); `uniform`
+    cuts what the family's own code can run at any size (channels and whole heads), so that its
+    result loads everywhere, and the finest units where there is no such thing.
     """
-    native: dict[str, bool] = {}
     factors = {place.path: set(place.native) for place in structure.places}
+    native = {
+        group.kind for group in structure.groups if set(group.unit.names) <= factors[group.place]
+    }
+    finest: dict[tuple[str, str, int], UnitGroup] = {}
     for group in structure.groups:
-        native[group.kind] = set(group.unit.names) <= factors[group.place]
-    if layout == "uniform":
-        return tuple(kind for kind, is_native in native.items() if is_native)
-    fine = tuple(kind for kind, is_native in native.items() if not is_native)
-    covered = {g.place for g in structure.groups if g.kind in fine}
-    rest = tuple(
-        kind
-        for kind in native
-        if kind not in fine and all(group.place not in covered for group in structure.of_kind(kind))
-    )
-    return tuple(kind for kind in native if kind in fine + rest)
+        site = (group.gate.module, group.gate.side, group.gate.part)
+        if site not in finest or group.num_units > finest[site].num_units:
+            finest[site] = group
+    fine = {group.kind for group in finest.values()}
+    if layout == "per-layer":
+        return tuple(kind for kind in structure.kinds if kind in fine)
+    served = {group.place for group in structure.groups if group.kind in native}
+    rest = {group.kind for group in finest.values() if group.place not in served}
+    return tuple(kind for kind in structure.kinds if kind in native | rest)
 
 
 def build_steps(path: SolutionPath, options: StepOptions) -> list[Step]:

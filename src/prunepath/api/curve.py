@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prunepath.errors import DataError, RequestError
+from prunepath.errors import RequestError
 
 if TYPE_CHECKING:
+    from prunepath.allocation.budget import Budget
+    from prunepath.api.workshop import Workshop
+    from prunepath.data.samples import Samples
     from prunepath.path import SolutionPath
     from prunepath.progress import Progress
     from prunepath.report.rows import SizeRow
@@ -23,9 +26,10 @@ def curve(
     points: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5),
     layouts: Sequence[str] = ("per-layer",),
     data: Any = None,
-    windows: int = 24,
-    window: int = 512,
-    text_field: str = "text",
+    windows: int | None = None,
+    window: int | None = None,
+    text_field: str = "",
+    label_field: str = "",
     split: str | None = None,
     refit: str = "sequential",
     speed: bool = False,
@@ -45,9 +49,9 @@ def curve(
         output: folder for `curve.csv`, `curve.png` and `curve.jsonl`.
         points: ratios, each the fraction of block parameters removed.
         layouts: layouts to cut every point with.
-        data, windows, window, text_field, split: text to predict, see `evaluate`.
+        data, windows, window, text_field, label_field, split: what to measure on, see `evaluate`.
         refit: see `extract`.
-        speed: measure tokens per second of every point, too.
+        speed: measure how fast every point runs, too.
         model, tokenizer, trust_remote_code, hub: the dense model, see `extract`.
         progress: who listens.
 
@@ -62,8 +66,8 @@ def curve(
         >>> rows = prunepath.curve("path", output="curve", points=[0.2, 0.4])  # doctest: +SKIP
     """
     from prunepath.allocation.budget import Budget
+    from prunepath.api.evaluate import evaluation_samples
     from prunepath.api.workshop import Workshop
-    from prunepath.data.windows import token_windows
     from prunepath.files import atomic_write
     from prunepath.progress import note
     from prunepath.report.curve import save_curve
@@ -88,18 +92,19 @@ def curve(
     first.open(model, tokenizer=tokenizer, trust_remote_code=trust_remote_code, **hub)
     for shop in shops.values():
         shop.borrow(first)
-    if first.tokenizer is None:
-        raise DataError("the dense model has no tokenizer beside it; pass one with --tokenizer")
-    text = token_windows(
+    samples = evaluation_samples(
+        first.opened,
         data,
-        first.tokenizer,
+        windows=windows,
         window=window,
-        count=windows,
-        field=text_field,
-        split="evaluation" if data is None and split is None else split,
+        text_field=text_field,
+        label_field=label_field,
+        split=split,
     )
+    for remark in samples.notes:
+        note(progress, remark)
     folder = Path(output)
-    request = _request(first.path.fingerprint, text.fingerprint, refit, f"speed={speed}")
+    request = _request(first.path.fingerprint, samples.fingerprint, refit, f"speed={speed}")
     done_file = folder / f"curve-{request}.jsonl"
     done = {row.name: row for row in read_rows(done_file)} if done_file.exists() else {}
 
@@ -110,13 +115,14 @@ def curve(
             append_row(done_file, done[name])
         return done[name]
 
-    dense = measured("dense", lambda: _row("dense", first, None, text, speed, progress))
+    dense = measured("dense", lambda: _row("dense", first, None, samples, window, speed, progress))
     series: dict[str, list[SizeRow]] = {}
     for layout, shop in shops.items():
         for point, budget in sorted(budgets.items()):
             name = f"{layout} {point:g}"
             row = measured(
-                name, lambda s=shop, b=budget, n=name: _row(n, s, b, text, speed, progress)
+                name,
+                lambda s=shop, b=budget, n=name: _row(n, s, b, samples, window, speed, progress),
             )
             series.setdefault(layout, []).append(row)
     rows = [dense, *(row for layout in series for row in series[layout])]
@@ -126,9 +132,16 @@ def curve(
     return rows
 
 
-def _row(name: str, shop: Any, budget: Any, text: Any, speed: bool, progress: Any) -> SizeRow:
-    from prunepath.evaluation.perplexity import perplexity
-    from prunepath.evaluation.speed import measure_speed
+def _row(
+    name: str,
+    shop: Workshop,
+    budget: Budget | None,
+    samples: Samples,
+    window: int | None,
+    speed: bool,
+    progress: Progress | None,
+) -> SizeRow:
+    from prunepath.api.evaluate import measured_speed
     from prunepath.report.rows import SizeRow
     from prunepath.structure.cost import cost_of
     from prunepath.structure.selection import everything
@@ -141,7 +154,8 @@ def _row(name: str, shop: Any, budget: Any, text: Any, speed: bool, progress: An
         made = shop.make(budget)
         model, ratio, cost = made.model, made.allocation.ratio, made.allocation.cost
         note = f"refit {made.refit['kind']}"
-    timing = measure_speed(model, sequence_length=text.window) if speed else None
+    timing = measured_speed(model, shop.task, window) if speed else None
+    found = shop.task.evaluate(model, samples, progress=progress)
     return SizeRow(
         name=name,
         ratio=ratio,
@@ -149,9 +163,12 @@ def _row(name: str, shop: Any, budget: Any, text: Any, speed: bool, progress: An
         macs=cost.macs,
         weight_bytes=cost.weight_bytes,
         kv_bytes_per_token=cost.kv_bytes_per_token,
-        perplexity=perplexity(model, text, progress=progress).value,
-        prefill_tokens_per_second=timing.prefill_tokens_per_second if timing else None,
-        decode_tokens_per_second=timing.decode_tokens_per_second if timing else None,
+        quality=found.value,
+        metric=found.name,
+        higher_is_better=found.higher_is_better,
+        prefill_tokens_per_second=getattr(timing, "prefill_tokens_per_second", None),
+        decode_tokens_per_second=getattr(timing, "decode_tokens_per_second", None),
+        samples_per_second=getattr(timing, "samples_per_second", None),
         note=note,
     )
 

@@ -129,7 +129,7 @@ def evaluate(
     )
     for remark in samples.notes:
         note(progress, remark)
-    cost, stated = _cost(opened.model, LENGTH if window is None else window)
+    cost, stated = _cost(opened.model, opened.task, LENGTH if window is None else window)
     return Evaluation(
         source=opened.model_id,
         task=opened.task.name,
@@ -184,15 +184,15 @@ def measured_speed(model: Any, task: Task, window: int | None) -> Speed | Throug
     return measure_throughput(model, task, window=window)
 
 
-def _cost(model: Any, sequence_length: int) -> tuple[Cost | None, str]:
+def _cost(model: Any, task: Task, sequence_length: int) -> tuple[Cost | None, str]:
+    from prunepath.api.discovery import discover_for
     from prunepath.api.stated import stated_for
     from prunepath.errors import ModelError
     from prunepath.structure.cost import cost_of
-    from prunepath.structure.discover import discover
     from prunepath.structure.selection import everything
 
     try:
-        structure = discover(model)
+        structure = discover_for(model, task)
     except ModelError:  # no table covers it: it can be measured all the same
         return None, ""
     cost = cost_of(structure, everything(structure), sequence_length)

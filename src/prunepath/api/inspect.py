@@ -49,6 +49,9 @@ class Inspection:
         kinds: one report per unit kind.
         provenance: how the path was made, for a path.
         sequence_length: tokens the costs are stated for.
+        stated_for: the same in words: `"512 tokens"`, or `"one sample"` where length changes
+            nothing.
+        task: name of the task.
     """
 
     source: str
@@ -57,16 +60,24 @@ class Inspection:
     kinds: tuple[KindReport, ...]
     provenance: Provenance | None
     sequence_length: int
+    stated_for: str
+    task: str
 
 
 def inspect(
-    source: Any, *, sequence_length: int = 512, trust_remote_code: bool = False, **hub: Any
+    source: Any,
+    *,
+    task: str | None = None,
+    sequence_length: int | None = None,
+    trust_remote_code: bool = False,
+    **hub: Any,
 ) -> Inspection:
     """Look at a model, a path or an extracted folder without changing anything.
 
     Args:
         source: Hub id, folder, GGUF file, model object, or the folder of a solution path.
-        sequence_length: tokens the costs are stated for.
+        task: registered task name; by default what the model's class is for.
+        sequence_length: tokens the costs are stated for, by default 512.
         trust_remote_code: run code that comes with the model.
         hub: how to load a model (revision, token, cache_dir).
 
@@ -83,12 +94,14 @@ def inspect(
         >>> [kind.kind for kind in report.kinds]  # doctest: +SKIP
         ['qk_coordinate', 'vo_coordinate', 'query_head', 'kv_group', 'ffn_channel']
     """
+    from prunepath.api.discovery import discover_for
+    from prunepath.api.stated import LENGTH, stated_for
     from prunepath.checkpoint.source import open_model
     from prunepath.path import PATH_FILE, SolutionPath
     from prunepath.structure.cost import cost_of
-    from prunepath.structure.discover import discover
     from prunepath.structure.selection import everything
 
+    length = LENGTH if sequence_length is None else sequence_length
     provenance = None
     if isinstance(source, SolutionPath):
         structure, provenance = source.structure, source.provenance
@@ -96,15 +109,18 @@ def inspect(
         path = SolutionPath.from_pretrained(source)
         structure, provenance = path.structure, path.provenance
     else:
-        opened = open_model(source, trust_remote_code=trust_remote_code, **hub)
-        structure = discover(opened.model)
+        opened = open_model(source, task=task, trust_remote_code=trust_remote_code, **hub)
+        structure = discover_for(opened.model, opened.task)
+        task = opened.task.name
     return Inspection(
         source=str(source) if isinstance(source, str | Path) else type(source).__name__,
         structure=structure,
-        cost=cost_of(structure, everything(structure), sequence_length),
-        kinds=tuple(_report(structure, kind, sequence_length) for kind in structure.kinds),
+        cost=cost_of(structure, everything(structure), length),
+        kinds=tuple(_report(structure, kind, length) for kind in structure.kinds),
         provenance=provenance,
-        sequence_length=sequence_length,
+        sequence_length=length,
+        stated_for=stated_for(structure, length),
+        task=str(task) if provenance is None else provenance.task,
     )
 
 

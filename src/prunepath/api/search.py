@@ -88,6 +88,7 @@ def search(
         >>> import prunepath
         >>> path = prunepath.search("model", output="path")  # doctest: +SKIP
     """
+    from prunepath.api.discovery import discover_for
     from prunepath.api.supplies import CALIBRATION_FILE, save_calibration
     from prunepath.checkpoint.source import fingerprint, open_model
     from prunepath.files import atomic_directory, refuse_used, require_space
@@ -98,7 +99,6 @@ def search(
     from prunepath.statistics.objective import require_objective
     from prunepath.statistics.run import collect
     from prunepath.statistics.sums import STATISTICS_FILE
-    from prunepath.structure.discover import discover
     from prunepath.structure.gates import frozen
     from prunepath.tasks.task import DataRequest
 
@@ -132,7 +132,7 @@ def search(
         holdout=holdout_windows,
         moments=moment_windows,
     )
-    structure = discover(opened.model)
+    structure = discover_for(opened.model, opened.task)
     wanted = scorer.wanted()
     request = DataRequest(
         count=plan.windows + plan.holdout,

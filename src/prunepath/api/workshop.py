@@ -211,18 +211,21 @@ class Workshop:
         output: Path,
         overwrite: bool,
     ) -> Verification:
-        import torch
-
         from prunepath.checkpoint.card import model_card
         from prunepath.checkpoint.save import is_stock, save_model
         from prunepath.checkpoint.verify import verify_reload
         from prunepath.files import atomic_directory
 
-        vocabulary = int(model.config.vocab_size)
-        ids = (torch.arange(64) * 7919 % vocabulary).view(1, -1)
+        samples = self.task.dummy(model, 1)
         with atomic_directory(output, overwrite=overwrite) as folder:
-            save_model(model, self.tokenizer, folder)
-            verification = verify_reload(model, folder, ids, stock=is_stock(model))
+            save_model(
+                model,
+                self._opened.tokenizer,
+                folder,
+                processor=self._opened.processor,
+                image_settings=self._opened.image_settings,
+            )
+            verification = verify_reload(model, folder, samples, stock=is_stock(model))
             card = model_card(
                 allocation,
                 self.path.provenance,
@@ -230,6 +233,9 @@ class Workshop:
                 refit=refit,
                 difference=verification.difference,
                 folder_name=output.name,
+                model=model,
+                opened=self._opened,
+                stated_for=stated_for(self.path.structure, self.options.sequence_length),
             )
             (folder / "README.md").write_text(card, encoding="utf-8")
         return verification

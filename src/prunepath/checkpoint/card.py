@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prunepath.allocation.allocate import Allocation
+from prunepath.checkpoint.save import loading_class
 from prunepath.humanize import format_bytes, format_count
 from prunepath.path import Provenance
+from prunepath.tasks import TASKS
+
+if TYPE_CHECKING:
+    from prunepath.checkpoint.source import OpenedModel
+    from prunepath.tasks.task import Task
 
 __all__ = ["model_card"]
 
@@ -21,6 +27,9 @@ def model_card(
     refit: Mapping[str, Any],
     difference: float,
     folder_name: str,
+    model: Any = None,
+    opened: OpenedModel | None = None,
+    stated_for: str = "",
 ) -> str:
     """Markdown with a metadata header, ready to be the README of a Hub repository.
 
@@ -29,11 +38,14 @@ def model_card(
         provenance: how the path was found.
         loader: `"transformers"` or `"prunepath"`.
         refit: what the refit did, name -> value.
-        difference: largest logit difference after reloading.
+        difference: largest difference of an answer after reloading.
         folder_name: name of the model's folder, for the example.
+        model: the written model, which says how it loads; None shows the task's usual class.
+        opened: the dense model with what prepares its inputs; None shows a tokenizer.
+        stated_for: what MACs are counted for; empty: tokens of the allocation's sequence.
     """
     dense, cost = allocation.dense, allocation.cost
-    length = allocation.options.sequence_length
+    stated = stated_for or f"{allocation.options.sequence_length} tokens"
     base = provenance.model_id
     on_hub = base.count("/") == 1 and not base.startswith((".", "/", "~"))
     if not on_hub:  # a folder of this machine: its name says enough, its path helps nobody
@@ -44,25 +56,19 @@ def model_card(
     header += ["---", ""]
     rows = [
         ("parameters", format_count, dense.params, cost.params),
-        (f"MACs for {length} tokens", format_count, dense.macs, cost.macs),
+        (f"MACs for {stated}", format_count, dense.macs, cost.macs),
         ("weights", format_bytes, dense.weight_bytes, cost.weight_bytes),
-        ("KV cache per token", format_bytes, dense.kv_bytes_per_token, cost.kv_bytes_per_token),
     ]
+    if dense.kv_bytes_per_token:
+        kv = (dense.kv_bytes_per_token, cost.kv_bytes_per_token)
+        rows += [("KV cache per token", format_bytes, *kv)]
     table = ["| | dense | this model | kept |", "|---|---|---|---|"]
     table += [
         f"| {name} | {write(before)} | {write(after)} | {100 * after / max(1, before):.1f}% |"
         for name, write, before, after in rows
     ]
-    loading = ["```python"]
-    if loader == "prunepath":
-        loading += ["import prunepath  # teaches the Auto classes to read this model"]
-    loading += [
-        "from transformers import AutoModelForCausalLM, AutoTokenizer",
-        "",
-        f'model = AutoModelForCausalLM.from_pretrained("{folder_name}")',
-        f'tokenizer = AutoTokenizer.from_pretrained("{folder_name}")',
-        "```",
-    ]
+    task = TASKS[provenance.task]
+    counted = "tokens" if opened is None or opened.tokenizer is not None else "samples"
     settings = ", ".join(f"{k} {v}" for k, v in provenance.method_config.items())
     lines = [
         *header,
@@ -76,20 +82,58 @@ def model_card(
         "",
         "## How to load",
         "",
-        *loading,
+        *_loading(loader, folder_name, task, model, opened),
         "",
         "## How it was made",
         "",
+        f"- task `{task.name}`, measured by {task.metric_name}",
         f"- search: method `{provenance.method}`" + (f" ({settings})" if settings else ""),
-        f"- objective `{provenance.objective}`, {provenance.tokens} calibration tokens of "
+        f"- objective `{provenance.objective}`, {provenance.tokens} calibration {counted} of "
         f"{provenance.data}, seed {provenance.seed}",
         f"- layout `{allocation.options.layout}`, widths in multiples of "
         f"{allocation.options.multiple}",
         "- refit: " + ", ".join(f"{key} {value}" for key, value in refit.items()),
         f"- weights of the dense model: sha256 `{provenance.model_fingerprint}`",
-        f"- read back in a fresh process, the largest logit difference was {difference:.2g}",
+        f"- read back in a fresh process, its answers differed by {difference:.2g} at most",
         "",
         "The licence of the model it was cut from applies.",
         "",
     ]
     return "\n".join(lines)
+
+
+def _loading(
+    loader: str, folder_name: str, task: Task, model: Any, opened: OpenedModel | None
+) -> list[str]:
+    """The lines of Python that load the model and what prepares its inputs."""
+    usual = task.auto_classes[0]
+    name = usual if model is None else loading_class(model, task.auto_classes)
+    prepares, called = _preparing(opened)
+    imported = [part for part in (name, prepares) if part]
+    lines = ["```python"]
+    if loader == "prunepath":
+        why = "teaches the Auto classes to read this model" if name else "reads this model"
+        lines += [f"import prunepath  # {why}"]
+    if imported:
+        lines += [f"from transformers import {', '.join(imported)}"]
+    read = f"{name}.from_pretrained" if name else "prunepath.load"
+    lines += ["", f'model = {read}("{folder_name}")']
+    if prepares:
+        lines += [f'{called} = {prepares}.from_pretrained("{folder_name}")']
+    return [*lines, "```"]
+
+
+def _preparing(opened: OpenedModel | None) -> tuple[str, str]:
+    """The Auto class of what prepares inputs, and what one calls it."""
+    if opened is None:
+        return "AutoTokenizer", "tokenizer"
+    text, sound, images = (
+        part is not None for part in (opened.tokenizer, opened.processor, opened.image_settings)
+    )
+    if text and (sound or images):
+        return "AutoProcessor", "processor"
+    if text:
+        return "AutoTokenizer", "tokenizer"
+    if sound:
+        return "AutoFeatureExtractor", "processor"
+    return ("AutoImageProcessor", "processor") if images else ("", "")

@@ -129,7 +129,7 @@ def _processor(where: str, model: Any, options: Mapping[str, Any]) -> Any:
         from transformers import AutoFeatureExtractor
 
         try:
-            return AutoFeatureExtractor.from_pretrained(where, **options)
+            return AutoFeatureExtractor.from_pretrained(where, **options)  # type: ignore[no-untyped-call]
         except (OSError, ValueError, KeyError):
             return None
     return None

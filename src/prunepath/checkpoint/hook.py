@@ -7,6 +7,7 @@ after it has been loaded.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 from collections.abc import Sequence
@@ -28,9 +29,7 @@ def register_when_imported() -> None:
 
 
 def _register() -> None:
-    from prunepath.checkpoint.auto import register_auto_classes
-
-    register_auto_classes()
+    importlib.import_module("prunepath.checkpoint.auto")
 
 
 class _Finder(MetaPathFinder):

@@ -1,4 +1,4 @@
-"""Load a cut model: what `AutoModelForCausalLM` does, with our classes registered first."""
+"""Load a cut model: what transformers' classes do, with ours registered first."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ __all__ = ["load"]
 
 
 def load(source: str | Path, **options: Any) -> Any:
-    """Load a model that `extract` wrote, of any layout.
+    """Load a model that `extract` wrote, of any layout, task and architecture.
 
     Args:
         source: its folder or Hub id.
-        options: passed to `AutoModelForCausalLM.from_pretrained` (dtype, device_map, revision).
+        options: passed to `from_pretrained` (dtype, device_map, revision).
 
     Returns:
-        The model, in evaluation mode.
+        The model, in evaluation mode, of the class it was cut from or a subclass of it.
 
     Raises:
         ModelError: it cannot be loaded.
@@ -25,6 +25,12 @@ def load(source: str | Path, **options: Any) -> Any:
         >>> import prunepath
         >>> model = prunepath.load("small")  # doctest: +SKIP
     """
-    from prunepath.checkpoint.source import open_model
+    from prunepath.checkpoint.loading import load_located, locate
+    from prunepath.checkpoint.source import check_placement
 
-    return open_model(source, tokenizer=False, **options).model
+    dtype, device = options.pop("dtype", "auto"), options.pop("device", None)
+    check_placement(dtype, device)
+    model = load_located(locate(source, **options), dtype=dtype)
+    if device is not None:
+        model.to(device)
+    return model.eval()

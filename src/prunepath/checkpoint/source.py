@@ -2,51 +2,63 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prunepath.errors import MissingExtraError, ModelError, NumericsError, RequestError
+from prunepath.checkpoint.companions import given_companions, read_companions
+from prunepath.checkpoint.loading import load_located, locate, task_of
+from prunepath.errors import ModelError, NumericsError, RequestError
+from prunepath.tasks.infer import infer_task
 
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["OpenedModel", "fingerprint", "open_model"]
+    from prunepath.tasks.task import Task
+
+__all__ = ["OpenedModel", "check_placement", "fingerprint", "open_model"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class OpenedModel:
     """A model with what belongs to it.
 
     Args:
         model: in evaluation mode.
         tokenizer: None where the source has none.
+        processor: feature extractor of a model that listens; None for all others.
+        image_settings: what `preprocessor_config.json` says about images; None where it is not.
+        task: what the model is for.
         model_id: what the user called it; the class name for a model object.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase | None
+    processor: Any
+    image_settings: dict[str, Any] | None
+    task: Task
     model_id: str
 
 
 def open_model(
     source: str | Path | Any,
     *,
+    task: str | None = None,
     tokenizer: Any = None,
-    dtype: str = "auto",
+    dtype: Any = "auto",
     device: str | None = None,
     trust_remote_code: bool = False,
     **hub: Any,
 ) -> OpenedModel:
-    """Load a model and its tokenizer.
+    """Load a model and what prepares its inputs.
 
     Args:
         source: Hub id, folder, `.gguf` file, or a model object (taken as it is).
-        tokenizer: a tokenizer object, or where to find one; by default beside the model; False
-            opens none.
+        task: name of the task it is opened for; by default its class tells.
+        tokenizer: a tokenizer, processor, image processor or feature extractor, or where to find
+            one; by default beside the model; False opens no tokenizer.
         dtype: `"auto"` keeps the stored type; GGUF files are read as float32.
         device: where to put the model; by default where it is.
         trust_remote_code: run code that comes with the model.
@@ -56,55 +68,45 @@ def open_model(
         The opened model, in evaluation mode.
 
     Raises:
-        ModelError: not found, not readable, or not a causal language model.
+        ModelError: not found, not readable, or made for another task.
+        RequestError: an unknown task, type or device.
         MissingExtraError: a GGUF file without the `gguf` package.
     """
-    _check_placement(dtype, device)
+    check_placement(dtype, device)
     if not isinstance(source, str | Path):
         if not hasattr(source, "config"):
             raise ModelError(
                 f"the model is a {type(source).__name__}, which has no config; pass a transformers "
                 "model, a folder, a GGUF file or a Hub id"
             )
-        name = str(getattr(source.config, "_name_or_path", "") or type(source).__name__)
-        found = _tokenizer(tokenizer or None, {}, asked=True)
-        return OpenedModel(_placed(source, device), found, name)
-    where, options = _where(source)
-    options.update(hub, trust_remote_code=trust_remote_code)
-    from transformers import AutoModelForCausalLM
-
-    import prunepath.checkpoint.auto as auto
-
-    auto.register_auto_classes()
-    wanted = "float32" if "gguf_file" in options and dtype == "auto" else dtype
-    try:
-        model = AutoModelForCausalLM.from_pretrained(where, dtype=wanted, **options)
-    except ImportError as error:
-        if "gguf" in str(error).lower():
-            raise MissingExtraError(
-                f"reading '{source}' needs the gguf package; pip install 'prunepath[gguf]'"
-            ) from None
-        raise
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(
-            f"cannot load '{source}' as a causal language model: {reason} Check the name, or pass "
-            "a folder with config.json and safetensors, or a GGUF file"
-        ) from None
-    _clear_quantization_marks_(model)
-    if tokenizer is None:
-        found = _tokenizer(where, options)
-    else:  # neither the model's file nor its revision lies there
-        elsewhere = {k: v for k, v in options.items() if k not in {"gguf_file", "revision"}}
-        found = _tokenizer(tokenizer or None, elsewhere, asked=True)
-    return OpenedModel(_placed(model, device), found, str(source))
+        model, found_task = source, infer_task(source, task)
+        model_id = str(getattr(source.config, "_name_or_path", "") or type(source).__name__)
+        found = given_companions(tokenizer, model, trust_remote_code=trust_remote_code, **hub)
+    else:
+        located = locate(source, trust_remote_code=trust_remote_code, **hub)
+        found_task, model_id = task_of(located, task), str(source)
+        model = load_located(located, task=found_task, dtype=dtype)
+        found = read_companions(located.where, model, tokenizer=tokenizer, **located.options)
+    return OpenedModel(
+        model=_placed(model, device),
+        tokenizer=found.tokenizer,
+        processor=found.processor,
+        image_settings=found.image_settings,
+        task=found_task,
+        model_id=model_id,
+    )
 
 
-def _check_placement(dtype: str, device: str | None) -> None:
-    """Refuse a type or device that is not there before anything is loaded."""
+def check_placement(dtype: Any, device: str | None) -> None:
+    """Refuse a type or device that is not there before anything is loaded.
+
+    Raises:
+        RequestError: naming what there is.
+    """
     import torch
 
-    if dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
+    known = isinstance(dtype, torch.dtype) or dtype == "auto"
+    if not known and not isinstance(getattr(torch, str(dtype), None), torch.dtype):
         raise RequestError(f"unknown dtype '{dtype}'; use auto, float32, bfloat16 or float16")
     if device is None:
         return
@@ -117,73 +119,11 @@ def _check_placement(dtype: str, device: str | None) -> None:
         ) from None
 
 
-def _where(source: str | Path) -> tuple[str, dict[str, Any]]:
-    """What `from_pretrained` wants to hear."""
-    path = Path(source).expanduser()
-    if path.suffix == ".gguf":
-        if not path.is_file():
-            raise ModelError(f"there is no GGUF file '{source}'{_nearest(path)}")
-        return str(path.parent), {"gguf_file": path.name}
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            ggufs = sorted(item.name for item in path.glob("*.gguf"))
-            hint = f"; it holds {ggufs[0]}, pass that file" if ggufs else ""
-            raise ModelError(
-                f"the folder '{source}' has no config.json, so it is not a saved model{hint}"
-            )
-        return str(path), {}
-    text = str(source)
-    if path.exists() or text.startswith((".", "/", "~")) or text.count("/") > 1:
-        raise ModelError(f"there is no model folder '{source}'{_nearest(path)}")
-    return text, {}
-
-
-def _nearest(path: Path) -> str:
-    folder = path.parent
-    if not folder.is_dir():
-        return f"; the folder '{folder}' does not exist either"
-    close = difflib.get_close_matches(path.name, [item.name for item in folder.iterdir()], n=1)
-    return f"; did you mean '{folder / close[0]}'?" if close else f" in '{folder}'; check the name"
-
-
-def _tokenizer(
-    source: Any, options: dict[str, Any], *, asked: bool = False
-) -> PreTrainedTokenizerBase | None:
-    if source is None or not isinstance(source, str | Path):
-        return source
-    from transformers import AutoTokenizer
-
-    try:
-        found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, **options)
-    except (OSError, ValueError, KeyError):
-        if asked:
-            raise ModelError(
-                f"there is no tokenizer at '{source}'; pass a folder or Hub id that has one"
-            ) from None
-        return None  # a model without a tokenizer is fine until text is needed
-    return found
-
-
 def _placed(model: PreTrainedModel, device: str | None) -> PreTrainedModel:
     if device is not None:
         model.to(device)  # type: ignore[arg-type]
     model.eval()  # type: ignore[no-untyped-call]
     return model
-
-
-def _clear_quantization_marks_(model: Any) -> None:
-    """A dequantized GGUF model still says it is quantized, and would refuse to be saved."""
-    method = getattr(getattr(model, "hf_quantizer", None), "quantization_config", None)
-    if method is not None and getattr(method, "quant_method", "") != "gguf":
-        raise ModelError(
-            f"this model is quantized ({getattr(method, 'quant_method', 'unknown')}), and packed "
-            "weights cannot be cut; pass the unquantized model and quantize the cut one"
-        )
-    for owner in (model, model.config):
-        for name in ("quantization_config", "quantization_method", "is_quantized", "hf_quantizer"):
-            if name in vars(owner):
-                delattr(owner, name)
-    model.config._name_or_path = ""
 
 
 def fingerprint(model: nn.Module) -> str:

@@ -1,8 +1,8 @@
-"""Read a written model back in a fresh process and compare its logits with the one in memory.
+"""Read a written model back in a fresh process and compare its answers with those in memory.
 
 The fresh process is what a user has: a stock model is loaded without prunepath at all, any other
-through the Auto classes after `import prunepath`. Whatever was kept only in this process (a class,
-a hook, a config patched by hand) is missing there, and the difference shows.
+after `import prunepath`. Whatever was kept only in this process (a class, a hook, a config patched
+by hand) is missing there, and the difference shows.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,28 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from prunepath.checkpoint import readback
+from prunepath.checkpoint.save import loading_class
+from prunepath.data.samples import Samples
 from prunepath.errors import ExactnessError
 
 __all__ = ["Verification", "verify_reload"]
-
-_PROGRAM = """
-import sys, warnings
-warnings.filterwarnings("ignore")
-folder, ids_file, out_file, threads, stock = sys.argv[1:]
-if stock != "stock":
-    import prunepath
-import torch
-from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
-from transformers.utils import logging
-logging.set_verbosity_error()
-logging.disable_progress_bar()
-torch.set_num_threads(int(threads))
-model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()
-with torch.no_grad():
-    logits = model(input_ids=load_file(ids_file)["ids"], use_cache=False).logits
-save_file({"logits": logits.contiguous()}, out_file)
-"""
 
 
 @dataclass(frozen=True)
@@ -47,16 +32,79 @@ class Verification:
     """What the comparison found.
 
     Args:
-        difference: largest absolute difference between logits.
-        allowed: the largest that is accepted.
+        difference: largest absolute difference between answers.
+        allowed: the largest that is accepted where it was found.
         loader: `"transformers"` or `"prunepath"`, what a user needs to load the model.
-        tokens: tokens compared.
+        samples: samples compared.
     """
 
     difference: float
     allowed: float
     loader: str
-    tokens: int
+    samples: int
+
+
+def verify_reload(model: Any, folder: Path, samples: Samples, *, stock: bool) -> Verification:
+    """Compare a saved model with the one in memory.
+
+    Args:
+        model: the model in memory, saved before.
+        folder: where it was saved.
+        samples: what to compare on.
+        stock: whether stock transformers must be able to load it, without prunepath.
+
+    Returns:
+        The largest difference found, which is within the allowed one.
+
+    Raises:
+        ExactnessError: it does not load, or the answers differ.
+    """
+    expected = readback.answers(model, samples.to(model.device))
+    loader = "transformers" if stock else "prunepath"
+    found = _read_back(model, folder, samples, stock=stock)
+    if expected.keys() != found.keys() or not expected:
+        raise ExactnessError(
+            f"the written model, read back in a fresh process with {loader}, answers "
+            f"{', '.join(found) or 'nothing'} and the one in memory "
+            f"{', '.join(expected) or 'nothing'}; nothing was kept, please report this with the "
+            "model's name"
+        )
+    worst, difference, allowed = _compare(expected, found)
+    if not difference <= allowed:
+        raise ExactnessError(
+            f"the written model, read back in a fresh process, differs from the one in memory by "
+            f"{difference:.3g} in its {worst} (allowed: {allowed:.1g}); nothing was kept, please "
+            "report this with the model's name"
+        )
+    return Verification(difference, allowed, loader, len(samples))
+
+
+def _read_back(model: Any, folder: Path, samples: Samples, *, stock: bool) -> dict[str, Tensor]:
+    """What the model says in a fresh process."""
+    from safetensors.torch import load_file, save_file
+
+    name = loading_class(model)
+    loader = name if stock else f"prunepath:{name}"
+    with tempfile.TemporaryDirectory() as scratch:
+        inputs, outputs = Path(scratch) / "inputs.safetensors", Path(scratch) / "out.safetensors"
+        save_file({key: value.contiguous() for key, value in samples.inputs.items()}, inputs)
+        program = Path(readback.__file__).read_text(encoding="utf-8")
+        arguments = [folder, inputs, outputs, loader, torch.get_num_threads()]
+        result = subprocess.run(
+            [sys.executable, "-c", program, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=_environment(stock),
+        )
+        if result.returncode != 0:
+            last = (result.stderr.strip().splitlines() or ["no message"])[-1]
+            raise ExactnessError(
+                "the written model does not load in a fresh process with "
+                f"{'transformers' if stock else 'prunepath'}: {last} Nothing was kept; please "
+                "report this with the model's name"
+            )
+        return load_file(outputs)
 
 
 def _environment(stock: bool) -> dict[str, str]:
@@ -68,48 +116,27 @@ def _environment(stock: bool) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join([here, rest] if rest else [here])}
 
 
-def verify_reload(model: Any, folder: Path, ids: Tensor, *, stock: bool) -> Verification:
-    """Compare a saved model with the one in memory.
-
-    Args:
-        model: the model in memory.
-        folder: where it was saved.
-        ids: token ids (B, T) to compare on.
-        stock: whether stock transformers must be able to load it, without prunepath.
-
-    Returns:
-        The largest difference found, which is within the allowed one.
-
-    Raises:
-        ExactnessError: it does not load, or the logits differ.
-    """
-    from safetensors.torch import load_file, save_file
-
-    with torch.no_grad():
-        expected = model(input_ids=ids.to(model.device), use_cache=False).logits.cpu()
-    loader = "transformers" if stock else "prunepath"
-    with tempfile.TemporaryDirectory() as scratch:
-        ids_file, out_file = Path(scratch) / "ids.safetensors", Path(scratch) / "out.safetensors"
-        save_file({"ids": ids.contiguous()}, ids_file)
-        arguments = [folder, ids_file, out_file, torch.get_num_threads(), "stock" if stock else ""]
-        command = [sys.executable, "-c", _PROGRAM, *map(str, arguments)]
-        result = subprocess.run(
-            command, capture_output=True, text=True, check=False, env=_environment(stock)
-        )
-        if result.returncode != 0:
-            last = (result.stderr.strip().splitlines() or ["no message"])[-1]
+def _compare(
+    expected: Mapping[str, Tensor], found: Mapping[str, Tensor]
+) -> tuple[str, float, float]:
+    """The answer that differs most for what is allowed there, by how much, and what is allowed."""
+    results = []
+    for name, tensor in expected.items():
+        ours, theirs = tensor.double(), found[name].double()
+        if ours.shape != theirs.shape:
             raise ExactnessError(
-                f"the written model does not load in a fresh process with {loader}: {last} Nothing "
-                "was kept; please report this with the model's name"
+                f"the written model, read back in a fresh process, answers {name} of shape "
+                f"{tuple(theirs.shape)} where the one in memory answers {tuple(ours.shape)}; "
+                "nothing was kept, please report this with the model's name"
             )
-        found = load_file(out_file)["logits"]
-    scale = max(1.0, float(expected.abs().max()))
-    allowed = scale * (1e-5 if expected.dtype == torch.float32 else 1e-2)
-    difference = float((found.float() - expected.float()).abs().max())
-    if not difference <= allowed:
-        raise ExactnessError(
-            f"the written model, read back in a fresh process, differs from the one in memory by "
-            f"{difference:.3g} in its logits (allowed: {allowed:.1g}); nothing was kept, please "
-            "report this with the model's name"
-        )
-    return Verification(difference, allowed, loader, ids.numel())
+        finite = ours[torch.isfinite(ours)]
+        scale = max(1.0, float(finite.abs().max()) if finite.numel() else 0.0)
+        allowed = scale * (1e-5 if tensor.dtype == torch.float32 else 1e-2)
+        gap = torch.where(ours == theirs, 0.0, (ours - theirs).abs())  # infinities may be equal
+        difference = float(gap.max()) if gap.numel() else 0.0
+        results.append((name, difference, allowed))
+    return max(results, key=lambda result: _excess(*result[1:]))
+
+
+def _excess(difference: float, allowed: float) -> float:
+    return float("inf") if difference != difference else difference / allowed

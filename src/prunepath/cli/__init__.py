@@ -1,5 +1,5 @@
 """The command line: parse, call the verbs of `prunepath.api`, print. It holds no logic.
 
-Read `main.py` first (the commands), then `options.py` (their flags), `session.py` (errors and
-Ctrl-C) and `show.py` (what is printed).
+Read `main.py` and `measuring.py` first (the commands), then `options.py` and `data_options.py`
+(their flags), `session.py` (errors and Ctrl-C), `show.py` and `show_measured.py` (what is printed).
 """

@@ -11,6 +11,8 @@ from typing import Annotated
 
 import typer
 
+from prunepath.cli import data_options as d
+from prunepath.cli import measuring
 from prunepath.cli import options as o
 from prunepath.cli.parse import hub_options, numbers, settings, words
 from prunepath.cli.session import EXIT_INTERRUPTED, listener, session
@@ -58,18 +60,20 @@ def _options(
 def search(
     model: o.Model,
     output: o.Output,
+    task: d.Task = None,
     method: o.MethodName = "spp",
     set_: o.Set = None,
-    objective: o.Objective = None,
+    objective: d.Objective = None,
     seed: o.Seed = 0,
-    data: o.Data = None,
-    windows: o.Windows = 32,
-    window: o.Window = 512,
-    text_field: o.TextField = "text",
-    split: o.Split = None,
-    moment_windows: o.MomentWindows = 48,
-    refit_windows: o.RefitWindows = 8,
-    holdout_windows: o.HoldoutWindows = 2,
+    data: d.Data = None,
+    windows: d.Windows = None,
+    window: d.Window = None,
+    text_field: d.TextField = "",
+    label_field: d.LabelField = "",
+    split: d.Split = None,
+    moment_windows: d.MomentWindows = None,
+    refit_windows: d.RefitWindows = None,
+    holdout_windows: d.HoldoutWindows = None,
     tokenizer: o.TokenizerSource = None,
     dtype: o.Dtype = "auto",
     device: o.Device = None,
@@ -92,6 +96,7 @@ def search(
             model,
             output=output,
             data=data,
+            task=task,
             method=method,
             windows=windows,
             window=window,
@@ -102,6 +107,7 @@ def search(
             refit_windows=refit_windows,
             holdout_windows=holdout_windows,
             text_field=text_field,
+            label_field=label_field,
             split=split,
             tokenizer=tokenizer,
             dtype=dtype,
@@ -130,7 +136,7 @@ def extract(
     kinds: o.Kinds = None,
     multiple: o.Multiple = 8,
     floor: o.Floor = 8,
-    sequence_length: o.SequenceLength = 512,
+    sequence_length: o.SequenceLength = None,
     refit: o.Refit = "sequential",
     bias: o.Bias = False,
     model: o.DenseModel = None,
@@ -182,78 +188,8 @@ def extract(
             show.extraction_text(made)
 
 
-@app.command()
-def inspect(
-    source: o.Source,
-    sequence_length: o.SequenceLength = 512,
-    revision: o.Revision = None,
-    token: o.Token = None,
-    cache_dir: o.CacheDir = None,
-    trust_remote_code: o.TrustRemoteCode = False,
-    json: o.Json = False,
-    verbose: o.Verbose = False,
-) -> None:
-    """Show what can be cut, what one unit costs, and what is left alone and why."""
-    with session(verbose=verbose):
-        from prunepath.api.inspect import inspect as verb
-        from prunepath.cli import show
-
-        found = verb(
-            source,
-            sequence_length=sequence_length,
-            trust_remote_code=trust_remote_code,
-            **hub_options(revision=revision, token=token, cache_dir=cache_dir),
-        )
-        if json:
-            show.print_json(show.inspection_json(found))
-        else:
-            show.inspection_text(found)
-
-
-@app.command()
-def evaluate(
-    model: o.Model,
-    data: o.Data = None,
-    windows: o.Windows = 24,
-    window: o.Window = 512,
-    text_field: o.TextField = "text",
-    split: o.Split = None,
-    speed: o.SpeedFlag = True,
-    tokenizer: o.TokenizerSource = None,
-    dtype: o.Dtype = "auto",
-    device: o.Device = None,
-    revision: o.Revision = None,
-    token: o.Token = None,
-    cache_dir: o.CacheDir = None,
-    trust_remote_code: o.TrustRemoteCode = False,
-    json: o.Json = False,
-    quiet: o.Quiet = False,
-    verbose: o.Verbose = False,
-) -> None:
-    """Measure perplexity at a stated window, and tokens per second."""
-    with session(verbose=verbose):
-        from prunepath.api.evaluate import evaluate as verb
-        from prunepath.cli import show
-
-        found = verb(
-            model,
-            data=data,
-            windows=windows,
-            window=window,
-            text_field=text_field,
-            split=split,
-            speed=speed,
-            tokenizer=tokenizer,
-            dtype=dtype,
-            device=device,
-            trust_remote_code=trust_remote_code,
-            progress=listener(quiet),
-            **hub_options(revision=revision, token=token, cache_dir=cache_dir),
-        )
-        if json:
-            show.print_json(show.evaluation_json(found))
-        else:
-            show.evaluation_text(found)
+app.command()(measuring.inspect)
+app.command()(measuring.evaluate)
 
 
 @app.command()
@@ -263,11 +199,12 @@ def curve(
     points: o.Points = ["0.1,0.2,0.3,0.4,0.5"],  # noqa: B006 - typer copies it
     layouts: o.Layouts = ["per-layer"],  # noqa: B006 - typer copies it
     refit: o.Refit = "sequential",
-    data: o.Data = None,
-    windows: o.Windows = 24,
-    window: o.Window = 512,
-    text_field: o.TextField = "text",
-    split: o.Split = None,
+    data: d.Data = None,
+    windows: d.Windows = None,
+    window: d.Window = None,
+    text_field: d.TextField = "",
+    label_field: d.LabelField = "",
+    split: d.Split = None,
     speed: o.SpeedFlag = False,
     model: o.DenseModel = None,
     tokenizer: o.TokenizerSource = None,
@@ -296,6 +233,7 @@ def curve(
             windows=windows,
             window=window,
             text_field=text_field,
+            label_field=label_field,
             split=split,
             refit=refit,
             speed=speed,
@@ -313,18 +251,4 @@ def curve(
             show.curve_text(rows, output)
 
 
-@app.command()
-def methods(
-    name: Annotated[
-        str | None, typer.Argument(help="Show the settings of this one.", show_default=False)
-    ] = None,
-) -> None:
-    """List the search methods, or the settings of one."""
-    with session():
-        from prunepath.cli import show
-        from prunepath.methods.method import METHODS
-
-        if name is None:
-            show.methods_text({each: METHODS[each].summary for each in METHODS})
-        else:
-            show.settings_text(METHODS[name])
+app.command()(measuring.methods)

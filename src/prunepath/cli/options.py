@@ -1,4 +1,7 @@
-"""Flags of the command line, each defined once; they are the words of the Python arguments."""
+"""Flags of the command line, each defined once; they are the words of the Python arguments.
+
+Those about data are in `data_options.py`.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,10 @@ import typer
 __all__ = [
     "Bias",
     "CacheDir",
-    "Data",
     "DenseModel",
     "Device",
     "Dtype",
     "Floor",
-    "HoldoutWindows",
     "Json",
     "Kinds",
     "Latency",
@@ -25,9 +26,7 @@ __all__ = [
     "Memory",
     "MethodName",
     "Model",
-    "MomentWindows",
     "Multiple",
-    "Objective",
     "Output",
     "Overwrite",
     "Params",
@@ -36,27 +35,21 @@ __all__ = [
     "Quiet",
     "Ratio",
     "Refit",
-    "RefitWindows",
     "Revision",
     "Seed",
     "SequenceLength",
     "Set",
     "Source",
     "SpeedFlag",
-    "Split",
-    "TextField",
     "Token",
     "TokenizerSource",
     "TrustRemoteCode",
     "Verbose",
-    "Window",
-    "Windows",
 ]
 
 _BUDGET = "Budget (exactly one; a percentage is what is kept)"
 _CUT = "What is cut"
 _REFIT = "Refit"
-_TEXT = "Text"
 _LOAD = "Loading"
 _SHOWN = "Output"
 
@@ -151,10 +144,11 @@ Floor = Annotated[
     typer.Option("--floor", help="Smallest width that any group keeps.", rich_help_panel=_CUT),
 ]
 SequenceLength = Annotated[
-    int,
+    int | None,
     typer.Option(
         "--sequence-length",
         help="Tokens that MACs, memory and latency are stated for.",
+        show_default="512; images have their own length",
         rich_help_panel=_CUT,
     ),
 ]
@@ -171,41 +165,8 @@ Bias = Annotated[
     bool,
     typer.Option("--bias", help="Let --refit moments add biases.", rich_help_panel=_REFIT),
 ]
-MomentWindows = Annotated[
-    int,
-    typer.Option(
-        "--moment-windows",
-        help="More windows, forward only, for the second moments the refit rests on.",
-        rich_help_panel=_REFIT,
-    ),
-]
-RefitWindows = Annotated[
-    int,
-    typer.Option(
-        "--refit-windows",
-        help="Calibration windows kept for the sequential refit.",
-        rich_help_panel=_REFIT,
-    ),
-]
-HoldoutWindows = Annotated[
-    int,
-    typer.Option(
-        "--holdout-windows",
-        help="Windows on which the refit's strength is chosen; nothing else sees them.",
-        rich_help_panel=_REFIT,
-    ),
-]
-
 MethodName = Annotated[
     str, typer.Option("--method", help="Search method; `prunepath methods` lists them.")
-]
-Objective = Annotated[
-    str | None,
-    typer.Option(
-        "--objective",
-        help="kl (match the dense model) or task (next tokens).",
-        show_default="the method's own",
-    ),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Same seed, same path.")]
 Set = Annotated[
@@ -215,26 +176,6 @@ Set = Annotated[
         metavar="KEY=VALUE",
         help="A setting of the method; repeat. `prunepath methods NAME` lists them.",
     ),
-]
-
-Data = Annotated[
-    str | None,
-    typer.Option(
-        "--data",
-        help="Text or jsonl file, or a datasets id (name:config:split).",
-        show_default="a public-domain text in the package",
-        rich_help_panel=_TEXT,
-    ),
-]
-Windows = Annotated[int, typer.Option("--windows", help="Windows of text.", rich_help_panel=_TEXT)]
-Window = Annotated[int, typer.Option("--window", help="Tokens per window.", rich_help_panel=_TEXT)]
-TextField = Annotated[
-    str,
-    typer.Option("--text-field", help="Field of a row that holds the text.", rich_help_panel=_TEXT),
-]
-Split = Annotated[
-    str | None,
-    typer.Option("--split", help="Split of a dataset.", rich_help_panel=_TEXT),
 ]
 
 DenseModel = Annotated[
@@ -250,7 +191,7 @@ TokenizerSource = Annotated[
     str | None,
     typer.Option(
         "--tokenizer",
-        help="Folder or Hub id of the tokenizer.",
+        help="Folder or Hub id of the tokenizer or processor.",
         show_default="beside the model",
         rich_help_panel=_LOAD,
     ),
@@ -293,7 +234,7 @@ Overwrite = Annotated[
 SpeedFlag = Annotated[
     bool,
     typer.Option(
-        "--speed/--no-speed", help="Measure tokens per second, too.", rich_help_panel=_SHOWN
+        "--speed/--no-speed", help="Measure how fast it runs, too.", rich_help_panel=_SHOWN
     ),
 ]
 Json = Annotated[

@@ -1,10 +1,13 @@
-"""Measure the latency table that latency budgets are met with."""
+"""Measure the latency table that latency budgets are met with.
+
+A model of one layer stands for all layers, so this is for models whose layers are alike.
+"""
 
 from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,6 +20,7 @@ from prunepath.allocation.latency import (
     machine_name,
     median_seconds,
 )
+from prunepath.errors import RequestError
 from prunepath.files import atomic_write
 from prunepath.progress import Progress, note
 from prunepath.structure.discover import discover
@@ -24,30 +28,40 @@ from prunepath.structure.selection import Selection
 from prunepath.structure.units import PlaceInfo, Structure
 from prunepath.surgery.cut import cut
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from prunepath.tasks.task import Task
+
 __all__ = ["forward_seconds", "latency_table"]
 
 _REPEATS = 5
 
 
 def latency_table(
-    model: Any, sequence_length: int, *, progress: Progress | None = None
+    model: Any, task: Task, sequence_length: int, *, progress: Progress | None = None
 ) -> LatencyTable:
     """The table of a model's config on this machine, from the cache or measured now.
 
     Args:
         model: the dense model.
-        sequence_length: tokens of the timed sequence, batch 1.
+        task: makes the sample that is timed.
+        sequence_length: tokens of that sample where it is text, batch 1.
         progress: who listens.
 
     Returns:
         Seconds of every sub-layer over a grid of widths.
+
+    Raises:
+        RequestError: the model's layers are not alike.
     """
+    whole = discover(model)
+    _require_alike(model, len(whole.stacks))
     file = cache_file(model.config, sequence_length, str(model.dtype), torch.get_num_threads())
     if file.is_file():
         return LatencyTable.from_json(file.read_text())
     note(progress, f"measuring latency at {sequence_length} tokens, once for this machine")
-    config = type(model.config).from_dict({**model.config.to_dict(), "num_hidden_layers": 1})
-    one = type(model)(config).to(model.device, model.dtype).eval()
+    one = _one_layer(model)
     structure = discover(one)
     grids = {}
     for place in structure.places:
@@ -55,14 +69,13 @@ def latency_table(
 
         def seconds_at(fractions: dict[str, float], place: PlaceInfo = place) -> float:
             smaller = cut(one, structure, _shrunk(structure, place, fractions))
-            return _module_seconds(smaller, place.path, sequence_length)
+            return _module_seconds(smaller, task, place.module, sequence_length)
 
         grids[place.path.rpartition(".")[2]] = (factors, build_grid(factors, seconds_at))
-    layers = discover(model).num_layers
     per_layer = sum(float(grid.max()) for _, grid in grids.values())
-    fixed = max(0.0, forward_seconds(model, sequence_length) - layers * per_layer)
+    seconds = forward_seconds(model, task, sequence_length)
     table = LatencyTable(
-        fixed_seconds=fixed,
+        fixed_seconds=max(0.0, seconds - whole.num_layers * per_layer),
         grids=grids,
         sequence_length=sequence_length,
         machine=machine_name(),
@@ -72,22 +85,40 @@ def latency_table(
     return table
 
 
+def _require_alike(model: Any, num_stacks: int) -> None:
+    if num_stacks != 1 or not isinstance(getattr(model.config, "num_hidden_layers", None), int):
+        raise RequestError(
+            f"a latency budget was asked for, and a '{model.config.model_type}' model has layers "
+            "of several kinds, which one layer cannot stand for; use --macs or --params"
+        )
+
+
+def _one_layer(model: Any) -> Any:
+    """A random model of the same config with one layer."""
+    layers = model.config.num_hidden_layers
+    config = {  # what is listed layer by layer is shortened, too
+        key: value[:1] if isinstance(value, list) and len(value) == layers else value
+        for key, value in model.config.to_dict().items()
+    }
+    one = type(model)(type(model.config).from_dict({**config, "num_hidden_layers": 1}))
+    return one.to(model.device, model.dtype).eval()
+
+
 @torch.no_grad()
-def forward_seconds(model: Any, sequence_length: int) -> float:
-    """Median seconds of one forward pass over one sequence, batch 1."""
-    ids = _ids(model, sequence_length)
-    return median_seconds(lambda: _run(model, ids), _REPEATS)
+def forward_seconds(model: Any, task: Task, sequence_length: int) -> float:
+    """Median seconds of one forward pass over one sample, batch 1."""
+    inputs = _inputs(model, task, sequence_length)
+    return median_seconds(lambda: _run(model, task, inputs), _REPEATS)
 
 
-def _run(model: Any, ids: torch.Tensor) -> None:
-    model(input_ids=ids, use_cache=False)
-    if ids.is_cuda:
+def _run(model: Any, task: Task, inputs: dict[str, Tensor]) -> None:
+    task.output(model, inputs)
+    if model.device.type == "cuda":
         torch.cuda.synchronize()
 
 
-def _ids(model: Any, sequence_length: int) -> torch.Tensor:
-    ids = torch.arange(sequence_length) % int(model.config.vocab_size)
-    return ids.unsqueeze(0).to(next(model.parameters()).device)
+def _inputs(model: Any, task: Task, sequence_length: int) -> dict[str, Tensor]:
+    return task.dummy(model, 1, window=sequence_length).to(model.device)
 
 
 def _shrunk(structure: Structure, place: PlaceInfo, fractions: dict[str, float]) -> Selection:
@@ -102,9 +133,9 @@ def _shrunk(structure: Structure, place: PlaceInfo, fractions: dict[str, float])
 
 
 @torch.no_grad()
-def _module_seconds(model: Any, path: str, sequence_length: int) -> float:
+def _module_seconds(model: Any, task: Task, path: str, sequence_length: int) -> float:
     """Median seconds inside one module during forward passes."""
-    ids = _ids(model, sequence_length)
+    inputs = _inputs(model, task, sequence_length)
     module = model.get_submodule(path)
     times: list[float] = []
     start = 0.0
@@ -114,14 +145,13 @@ def _module_seconds(model: Any, path: str, sequence_length: int) -> float:
         start = time.perf_counter()
 
     def after(*_: Any) -> None:
-        if ids.is_cuda:
+        if model.device.type == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
 
-    body = getattr(model, getattr(model, "base_model_prefix", ""), model)
     with ExitStack() as stack:
         stack.callback(module.register_forward_pre_hook(before).remove)
         stack.callback(module.register_forward_hook(after).remove)
         for _ in range(_REPEATS + 1):
-            body(input_ids=ids, use_cache=False)
+            task.body(model, inputs)
     return float(np.median(times[1:]))

@@ -93,10 +93,17 @@ def eliminate_with_refit(
         gone = lanes.take(cost, per_round)
         if gone.all():
             break
-        out, stay = columns[gone].reshape(-1), columns[~gone].reshape(-1)
-        rows, inverse = _remove(rows, inverse, out, stay)
-        columns = torch.arange(len(stay)).view(-1, columns.shape[1])
+        _remove_(rows, inverse, columns[gone].reshape(-1))
+        columns = columns[~gone]
+        if columns.numel() < _SHRINK * len(inverse):
+            stay = columns.reshape(-1)
+            rows = rows.index_select(1, stay)
+            inverse = inverse.index_select(0, stay).index_select(1, stay)
+            columns = torch.arange(len(stay)).view(columns.shape)
     return lanes.damage
+
+
+_SHRINK = 0.75  # copying what is left costs more than a few updates of what is not
 
 
 def eliminate(
@@ -197,7 +204,8 @@ def _root(second_moment: Tensor) -> Tensor:
 def _removal_cost(rows: Tensor, inverse: Tensor, columns_UC: Tensor) -> Tensor:
     """1/2 tr(M_uu (H^-1_uu)^-1) of every unit, M = W^T G W; columns in ascending order."""
     if columns_UC.shape[1] == 1:
-        return rows.square().sum(0) / inverse.diagonal() / 2
+        column_U = columns_UC.squeeze(1).to(rows.device)
+        return (rows.square().sum(0) / inverse.diagonal())[column_U] / 2
     own = rows[:, columns_UC].permute(1, 2, 0)  # (U, C, O)
     inverse_UCC = inverse[columns_UC[:, :, None], columns_UC[:, None, :]]
     gram_UCC = own @ own.transpose(1, 2)
@@ -205,12 +213,10 @@ def _removal_cost(rows: Tensor, inverse: Tensor, columns_UC: Tensor) -> Tensor:
     return product_UCC.diagonal(dim1=1, dim2=2).sum(-1) / 2
 
 
-def _remove(rows: Tensor, inverse: Tensor, out: Tensor, stay: Tensor) -> tuple[Tensor, Tensor]:
-    """Take columns out and repair the rest; both tensors shrink to `stay`, in its order."""
+def _remove_(rows: Tensor, inverse: Tensor, out: Tensor) -> None:
+    """Take columns out and repair the rest in place; what is out is left as rounding noise."""
+    out = out.to(inverse.device)
     across = inverse.index_select(0, out)
-    cross = across.index_select(1, stay)
-    move = torch.linalg.solve(across.index_select(1, out), cross)
-    smaller = inverse.index_select(0, stay).index_select(1, stay)  # far faster than fancy indices
-    smaller.addmm_(cross.T, move, alpha=-1)
-    kept = rows.index_select(1, stay).addmm_(rows.index_select(1, out), move, alpha=-1)
-    return kept, smaller
+    move = torch.linalg.solve(across.index_select(1, out), across)
+    inverse.addmm_(across.T, move, alpha=-1)
+    rows.addmm_(rows.index_select(1, out), move, alpha=-1)

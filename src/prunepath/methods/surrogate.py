@@ -106,7 +106,13 @@ def _measured_over_factored(
     """
     if not exponent:
         return None
-    factored = curvature_block(group, statistics, weight).diagonal().cpu()
+    if group.num_units == group.gate.layout.size:  # one column each: no need of the whole block
+        moment = statistics.mean("moments", group.consumer).diagonal()
+        gradients = statistics.mean("output_gradients", group.consumer)
+        columns = weight.to(gradients.device).double()
+        factored = (moment * (columns * (gradients @ columns)).sum(0)).cpu()
+    else:
+        factored = curvature_block(group, statistics, weight).diagonal().cpu()
     measured = statistics.mean("fisher", group.name).cpu()
     ratio = measured / factored.clamp_min(torch.finfo(torch.float64).tiny)
     return ratio.clamp(*_TRUSTED_RATIOS).pow(exponent)

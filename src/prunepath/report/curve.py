@@ -1,8 +1,9 @@
 """The curve of quality against size: the picture that says which size to take.
 
-Perplexity over parameters, both as measured; one line per method or layout, named at its end
-instead of in a legend; the dense model as a point and a thin reference line. The perplexity axis
-is logarithmic as soon as a linear one would flatten the good half into a line.
+The task's metric over parameters, both as measured; one line per method or layout, named at its
+end instead of in a legend; the dense model as a point and a thin reference line. Where lower is
+better, as for perplexity, the axis is logarithmic as soon as a linear one would flatten the good
+half into a line.
 """
 
 from __future__ import annotations
@@ -43,17 +44,17 @@ def save_curve(
     dense: SizeRow,
     title: str | None = None,
 ) -> None:
-    """Draw perplexity against parameters into a PNG file.
+    """Draw quality against parameters into a PNG file.
 
     Args:
         path: the file to write; it is replaced as a whole or left as it was.
         series: name -> sizes of one method or layout, in any order. Rows without a
-            finite perplexity are left out.
-        dense: the model all sizes were cut from; its perplexity may be None.
+            finite quality are left out. All rows have the metric of the dense one.
+        dense: the model all sizes were cut from; its quality may be None.
         title: what the picture shows, in one line.
 
     Raises:
-        RequestError: no row has a perplexity.
+        RequestError: no row has a quality.
         MissingExtraError: matplotlib is not installed (`pip install "prunepath[plot]"`).
         DiskError: the file cannot be written.
     """
@@ -61,7 +62,7 @@ def save_curve(
     measured = {name: _measured(rows) for name, rows in series.items()}
     measured = {name: rows for name, rows in measured.items() if rows}
     if not measured:
-        raise RequestError("a curve was asked for, but no size has a perplexity; measure it first")
+        raise RequestError("a curve was asked for, but no size has a quality; measure it first")
     figure = _draw(measured, dense, title)
     with atomic_write(path) as beside:
         figure.savefig(beside, format="png", dpi=160, facecolor="white")
@@ -69,7 +70,7 @@ def save_curve(
 
 def _measured(rows: Sequence[SizeRow]) -> list[SizeRow]:
     # An infinite perplexity has no place on any axis.
-    drawn = [row for row in rows if row.perplexity is not None and math.isfinite(row.perplexity)]
+    drawn = [row for row in rows if row.quality is not None and math.isfinite(row.quality)]
     return sorted(drawn, key=lambda row: -row.params)
 
 
@@ -86,9 +87,9 @@ def _draw(series: Mapping[str, list[SizeRow]], dense: SizeRow, title: str | None
         color = _COLORS[index % len(_COLORS)]
         # The first line lies on top: it is the one the picture is about.
         depth = 3 - 0.1 * index
-        line = [dense, *rows] if dense.perplexity is not None else rows
+        line = [dense, *rows] if dense.quality is not None else rows
         x = [100 * row.params / dense.params for row in line]
-        y = [float(row.perplexity or 0) for row in line]
+        y = [float(row.quality or 0) for row in line]
         first = len(line) - len(rows)
         axes.plot(x, y, color=color, linewidth=1.8, solid_capstyle="round", zorder=depth)
         axes.plot(
@@ -104,9 +105,9 @@ def _draw(series: Mapping[str, list[SizeRow]], dense: SizeRow, title: str | None
         )
         ends.append((x[-1], y[-1], name, color))
     _set_scales(axes, series, dense)
-    if dense.perplexity is not None:
-        _mark_dense(axes, dense, dense.perplexity)
-    _label_ends(axes, ends)
+    if dense.quality is not None:
+        _mark_dense(axes, dense, dense.quality)
+    _label_ends(axes, ends, dense.higher_is_better)
     _style(axes, title)
     return figure
 
@@ -116,11 +117,11 @@ def _set_scales(axes: Axes, series: Mapping[str, list[SizeRow]], dense: SizeRow)
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     rows = [row for line in series.values() for row in line]
-    values = [float(row.perplexity or 0) for row in rows]
-    if dense.perplexity is not None:
-        values.append(dense.perplexity)
+    values = [float(row.quality or 0) for row in rows]
+    if dense.quality is not None:
+        values.append(dense.quality)
     low, high = min(values), max(values)
-    if high / max(low, 1e-9) > _LOG_FROM:
+    if not dense.higher_is_better and high / max(low, 1e-9) > _LOG_FROM:
         axes.set_yscale("log")
         # Over few decades powers of ten alone would leave two or three ticks.
         steps = (1.0, 2.0, 5.0) if high / low < 50 else (1.0, 3.0) if high / low < 3e4 else (1.0,)
@@ -129,9 +130,11 @@ def _set_scales(axes: Axes, series: Mapping[str, list[SizeRow]], dense: SizeRow)
         room = high / low
         axes.set_ylim(low / room**0.08, high * room**0.06)
     else:
-        span = max(high - low, 0.05 * high)
+        span = max(high - low, 0.05 * abs(high))
         axes.yaxis.set_major_locator(MaxNLocator(6))
-        axes.set_ylim(low - 0.1 * span, high + 0.08 * span)
+        # More room on the side of the dense model's line, where its name is.
+        below, above = (0.08, 0.1) if dense.higher_is_better else (0.1, 0.08)
+        axes.set_ylim(low - below * span, high + above * span)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}%"))
     shares = [100 * row.params / dense.params for row in rows] + [100.0]
@@ -139,7 +142,8 @@ def _set_scales(axes: Axes, series: Mapping[str, list[SizeRow]], dense: SizeRow)
     # Room on the right for the names of the lines.
     axes.set_xlim(max(shares) + 0.04 * span, min(shares) - 0.26 * span)
     axes.set_xlabel(f"parameters, % of dense ({format_count(dense.params)})")
-    axes.set_ylabel("perplexity (lower is better)")
+    direction = "higher" if dense.higher_is_better else "lower"
+    axes.set_ylabel(f"{dense.metric} ({direction} is better)")
 
 
 def _tick(value: float) -> str:
@@ -153,21 +157,27 @@ def _mark_dense(axes: Axes, dense: SizeRow, value: float) -> None:
         f"{dense.name} {format_number(value)}",
         (1, value),
         xycoords=("axes fraction", "data"),
-        # Below the line: all sizes lie above it.
-        xytext=(-4, -4),
+        # On the good side of the line: the sizes lie on the other.
+        xytext=(-4, 4 if dense.higher_is_better else -4),
         textcoords="offset points",
         ha="right",
-        va="top",
+        va="bottom" if dense.higher_is_better else "top",
         fontsize=8.5,
         color=_FAINT,
     )
 
 
-def _label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
+def _label_ends(
+    axes: Axes, ends: Sequence[tuple[float, float, str, str]], higher_is_better: bool
+) -> None:
     """Name every line at its last point, moved apart where two names would overlap."""
     transform = axes.transData + axes.transAxes.inverted()
     points = [transform.transform((x, y)) for x, y, _, _ in ends]
-    heights = _spread([float(point[1]) for point in points])
+    heights = [float(point[1]) for point in points]
+    # Away from the dense model's line, which has its own name: up, or down where that is worse.
+    heights = (
+        [1 - y for y in _spread([1 - y for y in heights])] if higher_is_better else _spread(heights)
+    )
     for point, height, (_, _, name, color) in zip(points, heights, ends, strict=True):
         axes.text(
             float(point[0]) + 0.016,
@@ -196,7 +206,7 @@ def _spread(heights: Sequence[float]) -> list[float]:
                 moved = True
         if not moved:
             break
-    # Names stay above the reference line of the dense model, which has its own name below.
+    # Names stay off the reference line of the dense model, which has its own name there.
     lift = max(0.0, _LABEL_GAP + 0.04 - min(spread))
     return [height + lift for height in spread]
 

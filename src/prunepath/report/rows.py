@@ -26,12 +26,15 @@ class SizeRow:
         name: what to call it, for example `"spp, per-layer"`.
         ratio: fraction of the block parameters removed, 0 for the dense model.
         params: parameters, shared ones counted once.
-        macs: multiply-accumulates of one forward pass at the stated length.
+        macs: multiply-accumulates of one forward pass at the stated length, or of one sample.
         weight_bytes: bytes of the weights.
         kv_bytes_per_token: bytes of KV cache per token.
-        perplexity: on held-out text, None if not measured.
+        quality: the task's metric on held-out data, None if not measured.
+        metric: what `quality` is: `"perplexity"`, `"accuracy"`, ...
+        higher_is_better: which way `quality` is better.
         prefill_tokens_per_second: tokens of prompt read per second, None if not measured.
         decode_tokens_per_second: tokens written per second, None if not measured.
+        samples_per_second: samples answered per second, None if not measured.
         note: anything a reader must know.
     """
 
@@ -41,9 +44,12 @@ class SizeRow:
     macs: int
     weight_bytes: int
     kv_bytes_per_token: int
-    perplexity: float | None = None
+    quality: float | None = None
+    metric: str = "perplexity"
+    higher_is_better: bool = False
     prefill_tokens_per_second: float | None = None
     decode_tokens_per_second: float | None = None
+    samples_per_second: float | None = None
     note: str = ""
 
 
@@ -97,6 +103,8 @@ def _row(line: str, where: str) -> SizeRow:
     known = {field.name for field in fields(SizeRow)}
     try:
         values = json.loads(line)
+        if "perplexity" in values:  # as rows of language models once were
+            values["quality"] = values.pop("perplexity")
         unknown = sorted(set(values) - known)
         row = SizeRow(**{name: value for name, value in values.items() if name in known})
     except (ValueError, TypeError, AttributeError) as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 from prunepath.humanize import format_bytes, format_count, format_number
@@ -30,25 +30,27 @@ class _Column:
     left: bool = False
 
 
+_METRIC = "metric"  # stands for the name of the metric the rows have
 _COLUMNS = (
     _Column("size", lambda row: row.name, left=True),
     _Column("ratio", lambda row: f"{row.ratio:.2f}"),
     _Column("parameters", lambda row: format_count(row.params)),
     _Column("MACs", lambda row: format_count(row.macs)),
     _Column("weights", lambda row: format_bytes(row.weight_bytes)),
-    _Column("KV cache/token", lambda row: format_bytes(row.kv_bytes_per_token)),
-    _Column("perplexity", lambda row: _measured(row.perplexity, format_number)),
+    _Column("KV cache/token", lambda row: _cache(row)),
+    _Column(_METRIC, lambda row: _measured(row.quality, format_number)),
     _Column("prefill tok/s", lambda row: _measured(row.prefill_tokens_per_second, format_rate)),
     _Column("decode tok/s", lambda row: _measured(row.decode_tokens_per_second, format_rate)),
+    _Column("samples/s", lambda row: _measured(row.samples_per_second, format_rate)),
     _Column("note", lambda row: row.note, left=True),
 )
 
 
-def format_rate(tokens_per_second: float) -> str:
-    """Tokens per second: one decimal below 100, whole numbers above.
+def format_rate(per_second: float) -> str:
+    """Tokens or samples per second: one decimal below 100, whole numbers above.
 
     Args:
-        tokens_per_second: a measured speed.
+        per_second: a measured speed.
 
     Returns:
         The number, with thousands separators.
@@ -57,7 +59,7 @@ def format_rate(tokens_per_second: float) -> str:
         >>> format_rate(23.456), format_rate(1834.2)
         ('23.5', '1,834')
     """
-    return f"{tokens_per_second:,.{1 if tokens_per_second < 100 else 0}f}"
+    return f"{per_second:,.{1 if per_second < 100 else 0}f}"
 
 
 def markdown_table(rows: Sequence[SizeRow]) -> str:
@@ -71,7 +73,7 @@ def markdown_table(rows: Sequence[SizeRow]) -> str:
 
     Example:
         >>> row = SizeRow(name="dense", ratio=0, params=134_515_008, macs=0, weight_bytes=0,
-        ...               kv_bytes_per_token=0, perplexity=28.594)
+        ...               kv_bytes_per_token=23_040, quality=28.594)
         >>> print(markdown_table([row]).splitlines()[0])
         | size  | ratio | parameters | MACs | weights | KV cache/token | perplexity |
     """
@@ -137,7 +139,17 @@ def csv_table(rows: Sequence[SizeRow]) -> str:
 
 
 def _used(rows: Sequence[SizeRow]) -> list[_Column]:
-    return [column for column in _COLUMNS if not rows or any(column.cell(row) for row in rows)]
+    names = dict.fromkeys(row.metric for row in rows if row.quality is not None)
+    heading = " / ".join(names) or "quality"
+    return [
+        replace(column, heading=heading) if column.heading == _METRIC else column
+        for column in _COLUMNS
+        if not rows or any(column.cell(row) for row in rows)
+    ]
+
+
+def _cache(row: SizeRow) -> str:
+    return format_bytes(row.kv_bytes_per_token) if row.kv_bytes_per_token else ""
 
 
 def _measured(value: float | None, write: Callable[[float], str]) -> str:

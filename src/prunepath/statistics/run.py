@@ -119,7 +119,7 @@ def _backward(
         gradient = task.draw(output, batch, objective, generator)
     except NumericsError as error:
         raise NumericsError(f"calibration batch {index}: {error}") from None
-    output.backward(gradient.to(output.dtype))
+    torch.autograd.backward(output, gradient.to(output.dtype))
 
 
 @torch.no_grad()

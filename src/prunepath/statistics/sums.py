@@ -65,9 +65,8 @@ class Statistics:
         flat = rows.detach().reshape(-1, rows.shape[-1])
         flat = flat.to(torch.promote_types(flat.dtype, torch.float32))
         if key not in sums:
-            sums[key] = flat.T @ flat
-        else:
-            sums[key].addmm_(flat.T, flat)
+            sums[key] = flat.new_zeros(flat.shape[1], flat.shape[1])
+        _add_outer_products_(sums[key], flat)
 
     def merge_(self, other: Statistics) -> None:
         """Add the sums of another shard."""
@@ -158,6 +157,22 @@ class Statistics:
                 "so search again, or extract with --refit none"
             ) from None
         return found, header
+
+
+_BLOCK = 384
+
+
+def _add_outer_products_(total: Tensor, flat: Tensor) -> None:
+    """total += flat^T flat, every pair of columns multiplied once: the result is symmetric, and
+    its two halves are kept equal bit for bit."""
+    width = flat.shape[1]
+    if width <= _BLOCK:
+        total.addmm_(flat.T, flat)
+        return
+    for start in range(0, width, _BLOCK):
+        stop = min(start + _BLOCK, width)
+        block = total[start:stop, :stop].addmm_(flat[:, start:stop].T, flat[:, :stop])
+        total[:start, start:stop] = block[:, :start].T
 
 
 _COUNTS = ("tokens", "windows")

@@ -29,9 +29,10 @@ def count_places(
         tensor.name.rpartition(".")[0]
         for place, _ in places
         for tensor in place.tensors
-        if len(tensor.axes) == 2 and tensor.rows != (0.0, 0.0)
+        if tensor.rows != (0.0, 0.0)
     }
-    found = measure(model, sorted(linears), probe)
+    attention = {place.module for place, _ in places if place.pair_layouts}
+    found = measure(model, sorted(linears), probe, sorted(attention))
     counted = [_with_counts(place, keys, found) for place, keys in places]
     fixed = [
         total - sum(_macs(place, length) for place in counted)
@@ -52,6 +53,11 @@ def _with_counts(place: PlaceInfo, keys: str, found: Measured) -> PlaceInfo:
         queries = tensors[0].name.rpartition(".")[0]
         others = f"{place.module}.{keys}" if keys else queries
         pairs = found.pairs_of(queries, others)
+        linears = {tensor.name.rpartition(".")[0] for tensor in place.tensors}
+        products = found.products_of(place.module, linears)
+        width = sum(layout.size for layout in place.pair_layouts)
+        if any(products) and width:  # else the products are out of the sub-layer's own code
+            pairs = polynomial([total / width for total in products])
     return replace(place, tensors=tensors, pairs=pairs)
 
 

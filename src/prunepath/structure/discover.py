@@ -6,14 +6,15 @@ alone with the reason, never skipped in silence.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
 from prunepath.errors import ModelError
-from prunepath.structure.families import FAMILIES
 from prunepath.structure.counting import count_places
+from prunepath.structure.families import FAMILIES, Family, ships_with_us
+from prunepath.structure.families.portable import family_to_dict
 from prunepath.structure.measure import Probe
 from prunepath.structure.place import describe_place, misfit
 from prunepath.structure.probe import legal_sizes
@@ -23,7 +24,9 @@ from prunepath.structure.walk import FoundStack, found_stacks
 __all__ = ["discover", "read_places"]
 
 
-def discover(model: nn.Module, probe: Probe | None = None) -> Structure:
+def discover(
+    model: nn.Module, probe: Probe | None = None, *, tables: Sequence[Family] = ()
+) -> Structure:
     """Find the unit groups of a model.
 
     Args:
@@ -31,6 +34,7 @@ def discover(model: nn.Module, probe: Probe | None = None) -> Structure:
         probe: runs the model on a sample; needed wherever rows are not simply tokens of one text
             (images, pairs, weights shared between layers). Without one every linear map is taken
             to see every token once.
+        tables: family tables that count beside the registered ones, and before them.
 
     Returns:
         Groups, places, what is left alone, and the dense totals.
@@ -41,7 +45,7 @@ def discover(model: nn.Module, probe: Probe | None = None) -> Structure:
     config: Any = getattr(model, "config", None)
     model_type = str(getattr(config, "model_type", type(model).__name__))
     base_type = str(getattr(config, "base_model_type", "") or model_type)
-    stacks = found_stacks(model)
+    stacks = found_stacks(model, tables)
     if not stacks:
         known = ", ".join(sorted(t for name in FAMILIES for t in FAMILIES[name].model_types))
         raise ModelError(
@@ -57,10 +61,15 @@ def discover(model: nn.Module, probe: Probe | None = None) -> Structure:
     return reader.structure(base_type, probe)
 
 
-def read_places(model: nn.Module) -> dict[str, PlaceInfo]:
+def _additive(found: FoundStack) -> bool:
+    said = found.stack.additive
+    return bool(getattr(found.config, said)) if isinstance(said, str) else said
+
+
+def read_places(model: nn.Module, tables: Sequence[Family] = ()) -> dict[str, PlaceInfo]:
     """The sub-layers of a model by their path, for loading: nothing is measured or tried."""
     reader = _Reader(model, several=False)
-    for found in found_stacks(model):
+    for found in found_stacks(model, tables):
         reader.read(found, legal=False)
     return {place.path: place for place, _ in reader.places}
 
@@ -76,6 +85,7 @@ class _Reader:
         self.places: list[tuple[PlaceInfo, str]] = []  # with the linear that sees the keys
         self.stacks: list[StackInfo] = []
         self.families: list[str] = []
+        self.tables: dict[str, Mapping[str, Any]] = {}
         self.layers: list[str] = []
         self.reasons: dict[str, str] = {}
 
@@ -106,6 +116,8 @@ class _Reader:
                     first_sizes.setdefault(factor, size)
         fields = found.stack.config_sizes if found.config_path is not None else {}
         self.families.append(found.family.name)
+        if not ships_with_us(found.family):
+            self.tables[found.family.name] = family_to_dict(found.family)
         self.stacks.append(
             StackInfo(
                 path=found.path,
@@ -113,7 +125,7 @@ class _Reader:
                 num_layers=len(found.layers),
                 config_sizes=dict(fields),
                 legal_sizes=legal_sizes(found.config, fields, first_sizes) if legal else {},
-                additive=found.stack.additive,
+                additive=_additive(found),
             )
         )
 
@@ -136,6 +148,7 @@ class _Reader:
             block_params=sum(p.numel() for n, p in parameters.items() if n.startswith(layers)),
             weight_bytes=sum(p.numel() * p.element_size() for p in parameters.values()),
             fixed_macs=fixed,
+            tables=tuple(self.tables.values()),
         )
 
     def _linear_macs_per_token(self, places: list[PlaceInfo]) -> float:

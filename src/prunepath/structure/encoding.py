@@ -35,6 +35,7 @@ def structure_from_dict(data: dict[str, Any]) -> Structure:
     fields["places"] = tuple(_place(item) for item in data["places"])
     fields["left_alone"] = tuple(LeftAlone(**item) for item in data["left_alone"])
     fields["stacks"] = tuple(_stack(item) for item in data["stacks"])
+    fields["tables"] = tuple(data.get("tables", ()))
     fields["fixed_macs"] = tuple(data["fixed_macs"])
     return Structure(**fields)
 

@@ -1,4 +1,4 @@
-"""Linear maps by any name: `nn.Linear` and the transposed `Conv1D` of GPT-2 as one (O, I) matrix."""
+"""Linear maps by any name: `nn.Linear` and GPT-2's transposed `Conv1D` as one (O, I) matrix."""
 
 from __future__ import annotations
 
@@ -7,7 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["input_width", "is_linear", "is_transposed", "out_width", "set_weight_", "set_widths_", "weight_of"]
+__all__ = [
+    "input_width",
+    "is_convolution",
+    "is_linear",
+    "is_transposed",
+    "out_width",
+    "set_weight_",
+    "set_widths_",
+    "weight_of",
+]
 
 
 def is_transposed(module: nn.Module) -> bool:
@@ -18,6 +27,11 @@ def is_transposed(module: nn.Module) -> bool:
 def is_linear(module: nn.Module | None) -> bool:
     """Whether the module is a linear map over the last axis."""
     return module is not None and (isinstance(module, nn.Linear) or is_transposed(module))
+
+
+def is_convolution(module: nn.Module) -> bool:
+    """Whether the weight is applied at every position of a grid."""
+    return isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
 
 
 def weight_of(module: nn.Module) -> Tensor:

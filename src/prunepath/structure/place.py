@@ -10,7 +10,13 @@ from torch import Tensor, nn
 from prunepath.errors import ModelError
 from prunepath.structure.axes import Axis, AxisLayout
 from prunepath.structure.families import Kind, Place
-from prunepath.structure.matrices import input_width, is_linear, is_transposed, out_width
+from prunepath.structure.matrices import (
+    input_width,
+    is_convolution,
+    is_linear,
+    is_transposed,
+    out_width,
+)
 from prunepath.structure.sizes import place_factors
 from prunepath.structure.units import GateSite, PlaceInfo, TensorInfo, UnitGroup
 from prunepath.structure.walk import FoundLayer, FoundStack
@@ -46,6 +52,8 @@ def misfit(
             return f"there is no module '{path}'", False
     for name in table.linears:
         module = modules.get(f"{path}.{name}")
+        if module is None and name in table.sometimes:
+            continue
         if not is_linear(module):
             found = type(module).__name__ if module is not None else "nothing"
             return f"'{name}' should be a linear map and is {found}", False
@@ -54,6 +62,8 @@ def misfit(
     except ModelError as error:
         return str(error), False
     for name, texts in table.linears.items():
+        if f"{path}.{name}" not in modules:
+            continue  # one of those that may be missing
         module = modules[f"{path}.{name}"]
         for text, width in zip(texts, (out_width(module), input_width(module)), strict=True):
             axis = Axis.parse(text, sizes) if text else None
@@ -78,7 +88,10 @@ def describe_place(
     tensors = _tensors(model, path, table, sizes)
     pair_sizes = sizes if table.runtime else {**sizes, **run}
     pairs = tuple(
-        AxisLayout.parse(text, pair_sizes) for text in (table.scores, table.context) if text
+        AxisLayout.parse(part, pair_sizes)
+        for text in (table.scores, table.context)
+        for part in text.split("|")
+        if part.strip()
     )
     place = PlaceInfo(
         path=unique,
@@ -89,7 +102,11 @@ def describe_place(
         pair_layouts=pairs,
         cache_layouts=tuple(AxisLayout.parse(text, pair_sizes) for text in table.cache),
         cache_itemsize=tensors[0].itemsize,
-        native=table.native,
+        native=tuple(
+            name
+            for name in table.native
+            if not getattr(found.config, table.held.get(name, ""), False)
+        ),
         runtime=table.runtime,
         attributes=dict(table.attributes),
         run=run,
@@ -103,15 +120,16 @@ def describe_place(
     groups = [
         _group(kind, path, unique, layer.index, label, table, sizes, found)
         for kind in table.kinds
-        if kind.name not in refused
+        if kind.name not in refused and AxisLayout.parse(kind.unit, sizes).size
     ]
     return place, groups, refused
 
 
 def _there(model: nn.Module, path: str) -> bool:
     """Whether a module or parameter exists and does something."""
-    owner, _, name = path.rpartition(".")
-    found = getattr(model.get_submodule(owner), name, None)
+    found: Any = model
+    for name in path.split("."):
+        found = getattr(found, name, None)
     return found is not None and not isinstance(found, nn.Identity)
 
 
@@ -120,6 +138,8 @@ def _tensors(
 ) -> list[TensorInfo]:
     tensors = []
     for name, texts in table.linears.items():
+        if name in table.sometimes and not _there(model, f"{path}.{name}"):
+            continue
         module: Any = model.get_submodule(f"{path}.{name}")
         widths = (out_width(module), input_width(module))
         out_axis, in_axis = (
@@ -140,8 +160,11 @@ def _tensors(
                 )
             )
     for name, layouts in table.tensors.items():
+        if not _there(model, f"{path}.{name}"):
+            continue
         owner, _, attribute = f"{path}.{name}".rpartition(".")
-        parameter: Any = getattr(model.get_submodule(owner), attribute, None)
+        holder: Any = model.get_submodule(owner)
+        parameter = getattr(holder, attribute)
         if isinstance(parameter, Tensor):
             axes = tuple(
                 Axis.parse(text, sizes) if text else Axis.fixed(width)
@@ -151,7 +174,7 @@ def _tensors(
                 TensorInfo(
                     name=f"{path}.{name}",
                     axes=axes,
-                    rows=(0.0, 0.0),
+                    rows=(0.0, 1.0 if is_convolution(holder) and parameter.ndim > 1 else 0.0),
                     itemsize=parameter.element_size(),
                     whole=True,
                 )
@@ -176,12 +199,13 @@ def _group(
     stated = {factor for factors in found.stack.config_sizes.values() for factor in factors}
     own = set(kind.unit.split()) - {kind.tied}
     shared = found.config_path is not None and own <= stated
+    alike = found.layers[layer].path.rpartition(".")[0]  # layers of one list, of one width
     return UnitGroup(
         name=f"{label}.{layer}.{name}",
         kind=kind.name,
         layer=layer,
         place=place,
-        series=f"{found.config_path or 'config'}/{name}" if shared else f"{found.path}/{name}",
+        series=f"{found.config_path or 'config'}/{name}" if shared else f"{alike}/{name}",
         unit=AxisLayout.parse(kind.unit, sizes),
         tied=kind.tied,
         gate=GateSite(

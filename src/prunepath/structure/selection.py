@@ -131,7 +131,11 @@ def run_positions(
 
 
 def tensor_positions(
-    tensor: TensorInfo, dim: int, place: PlaceInfo, groups: Iterable[UnitGroup], selection: Selection
+    tensor: TensorInfo,
+    dim: int,
+    place: PlaceInfo,
+    groups: Iterable[UnitGroup],
+    selection: Selection,
 ) -> BoolArray:
     """Which positions of one dimension of a parameter survive."""
     axis = tensor.axes[dim]

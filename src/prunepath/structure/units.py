@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
+from typing import Any
 
 from prunepath.structure.axes import Axis, AxisLayout, IntArray
 
@@ -218,6 +219,7 @@ class Structure:
         num_params: parameters of the whole dense model, tied weights counted once.
         block_params: parameters of the layers (everything a ratio is counted over).
         weight_bytes: bytes of all parameters.
+        tables: family tables that did not ship with this library, JSON-ready: loading needs them.
         fixed_macs: MACs outside the places per sequence of T tokens: (a, b, c): a + b T + c T^2.
     """
 
@@ -231,6 +233,7 @@ class Structure:
     block_params: int
     weight_bytes: int
     fixed_macs: tuple[float, float, float]
+    tables: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def num_layers(self) -> int:

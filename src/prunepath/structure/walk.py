@@ -8,7 +8,7 @@ segmentation model is found by the table of the tower itself.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,14 +48,21 @@ class FoundStack:
     layers: tuple[FoundLayer, ...]
 
 
-def found_stacks(model: nn.Module) -> list[FoundStack]:
-    """All stacks of known families, outer parts first."""
+def found_stacks(model: nn.Module, more: Sequence[Family] = ()) -> list[FoundStack]:
+    """All stacks of known families, outer parts first.
+
+    Args:
+        model: a transformers model.
+        more: tables that count beside the registered ones, and before them.
+    """
     found: list[FoundStack] = []
     taken: set[str] = set()
     lists = [name for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
     for prefix, part in _parts(model):
         config: Any = part.config
-        family = family_for(_base_type(config))
+        kind = _base_type(config)
+        own = (family for family in more if kind in family.model_types)
+        family = next(own, None) or family_for(kind)
         if family is None:
             continue
         for stack in family.stacks:

@@ -8,7 +8,7 @@ where it cannot.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from prunepath.structure.units import PlaceInfo, Structure
 from prunepath.surgery.reshape import RECORD_VERSION
 from prunepath.surgery.runtime import adapt_place_, running_sizes
 
-__all__ = ["cut", "cut_", "record_", "slice_", "stock_fields"]
+__all__ = ["cut", "cut_", "cut_places_", "record_", "slice_", "stock_fields"]
 
 
 def cut(model: nn.Module, structure: Structure, selection: Selection) -> nn.Module:
@@ -53,9 +53,17 @@ def cut_(model: nn.Module, structure: Structure, selection: Selection) -> None:
         RequestError: the selection does not fit the structure.
     """
     selection.validate(structure)
-    for place in structure.places:
-        _cut_place_(model, structure, place, selection)
+    cut_places_(model, structure, selection)
     record_(model, structure, selection)
+
+
+def cut_places_(
+    model: nn.Module, structure: Structure, selection: Selection, only: Container[str] | None = None
+) -> None:
+    """Cut the tensors of all places, or of those named, and leave the config as it is."""
+    for place in structure.places:
+        if only is None or place.path in only:
+            _cut_place_(model, structure, place, selection)
 
 
 def _cut_place_(
@@ -116,6 +124,8 @@ def record_(model: nn.Module, structure: Structure, selection: Selection) -> Non
         "base_model_type": structure.model_type,
         "places": before,
     }
+    if structure.tables:
+        config.prunepath["tables"] = [dict(table) for table in structure.tables]
 
 
 def stock_fields(

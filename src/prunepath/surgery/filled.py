@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from prunepath.structure.axes import BoolArray, IntArray
+from prunepath.structure.matrices import out_width
 
 __all__ = ["fill_", "is_filled", "own_inputs", "positions_within"]
 
@@ -32,11 +33,21 @@ class _Filled:
         """The map of the class it was mixed into, between a gather and a scatter."""
         if self.in_positions is not None:
             hidden = hidden.index_select(-1, self.in_positions)
-        small: Tensor = super().forward(hidden)  # type: ignore[misc]
+        small: Tensor
+        if hidden.shape[-1]:
+            small = super().forward(hidden)  # type: ignore[misc]
+        else:  # a map stored transposed cannot multiply nothing
+            small = self._of_nothing(hidden)
         if self.out_positions is None:
             return small
         wide = small.new_zeros(*small.shape[:-1], self.run_out_features)
         return wide.index_copy(-1, self.out_positions, small)
+
+    def _of_nothing(self, hidden: Tensor) -> Tensor:
+        """What is left of a map without inputs: its bias."""
+        module: Any = self
+        zeros = hidden.new_zeros(*hidden.shape[:-1], out_width(module))
+        return zeros if module.bias is None else zeros + module.bias
 
 
 _MADE: dict[type[nn.Module], type[nn.Module]] = {}

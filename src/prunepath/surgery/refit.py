@@ -91,7 +91,7 @@ def refit_from_moments_(
     consumers: list[Consumer],
     statistics: Statistics,
     *,
-    ridge: float = 1e-2,
+    ridge: float = 0.3,
     bias: bool = False,
 ) -> None:
     """Repair every consumer of a cut model from the dense model's second moments.

@@ -1,4 +1,4 @@
-"""Give a freshly built dense model the sizes a cut wrote down, so that its weights can be loaded."""
+"""Give a freshly built dense model the sizes a cut wrote down, for its weights to be loaded."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import nn
 
 from prunepath.errors import ModelError
 from prunepath.structure.discover import read_places
+from prunepath.structure.families.portable import family_from_dict
 from prunepath.structure.matrices import is_transposed, set_widths_
 from prunepath.structure.units import PlaceInfo, TensorInfo
 from prunepath.surgery.filled import fill_
@@ -39,10 +40,11 @@ def reshape_(model: nn.Module, config: Any, record: Mapping[str, Any]) -> None:
             f"{record['format_version']}, this one reads {RECORD_VERSION}); "
             + ("upgrade prunepath" if newer else "extract it again from its path")
         )
+    tables = [family_from_dict(table) for table in record.get("tables", ())]
     kept = config.prunepath
     config.prunepath = None  # the model is dense, and must be read as such
     try:
-        places = read_places(model)
+        places = read_places(model, tables)
     finally:
         config.prunepath = kept
     for path, entry in record["places"].items():

@@ -43,7 +43,7 @@ class RotaryAttention(nn.Module):
         self.sliding_window: int | None = getattr(
             source, "sliding_window", getattr(source.config, "sliding_window", None)
         )
-        self.is_causal = True
+        self.is_causal: bool = getattr(source, "is_causal", True)
         self.q_proj: nn.Module = source.q_proj
         self.k_proj: nn.Module = source.k_proj
         self.v_proj: nn.Module = source.v_proj

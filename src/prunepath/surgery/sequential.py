@@ -48,8 +48,8 @@ def refit_sequentially_(
     mask: Tensor | None = None,
     additive: bool = True,
     alpha: float = 0.7,
-    mu: float = 6.0,
-    ridge: float = 1e-2,
+    mu: float = 10.0,
+    ridge: float = 0.3,
 ) -> None:
     """Repair the consumers of a cut model one after the other, on its own activations.
 

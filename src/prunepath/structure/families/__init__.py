@@ -5,10 +5,53 @@ from __future__ import annotations
 from prunepath.registry import Registry
 from prunepath.structure.families.table import Family, Kind, Place, Stack
 
-__all__ = ["FAMILIES", "Family", "Kind", "Place", "Stack", "family_for", "register_family"]
+__all__ = [
+    "FAMILIES",
+    "Family",
+    "Kind",
+    "Place",
+    "Stack",
+    "family_for",
+    "register_family",
+    "ships_with_us",
+]
 
 FAMILIES: Registry[Family] = Registry("family", "prunepath.families")
-FAMILIES.register("llama", "prunepath.structure.families.llama:LLAMA")
+_SHIPPED = (
+    "llama",
+    "bert",
+    "mpnet",
+    "distilbert",
+    "albert",
+    "deberta",
+    "modernbert",
+    "t5",
+    "bart",
+    "mbart",
+    "whisper",
+    "gpt2",
+    "opt",
+    "gpt_neox",
+    "gptj",
+    "phi",
+    "phi3",
+    "qwen3",
+    "gemma2",
+    "olmo2",
+    "starcoder2",
+    "vit",
+    "dinov2",
+    "beit",
+    "swin",
+    "swinv2",
+    "clip",
+    "blip",
+    "segformer",
+    "maskformer",
+    "mask2former",
+)
+for _name in _SHIPPED:
+    FAMILIES.register(_name, f"prunepath.structure.families.{_name}:{_name.upper()}")
 
 
 def register_family(family: Family) -> None:
@@ -30,3 +73,8 @@ def family_for(model_type: str) -> Family | None:
         if model_type in family.model_types:
             return family
     return None
+
+
+def ships_with_us(family: Family) -> bool:
+    """Whether a table is part of this library: whoever has the library has the table."""
+    return family.name in _SHIPPED and FAMILIES[family.name] == family

@@ -37,7 +37,8 @@ class Place:
     """One sub-layer: its linear maps, labelled axis by axis, its unit kinds, its further costs.
 
     A size is written as a number, `config.field`, `.attribute` of the module (dots allowed),
-    `linear.out` or `linear.in`, an earlier factor, or several of these joined by `//`.
+    `linear.out` or `linear.in`, an earlier factor, or several of these joined by `*` and `//`
+    (from left to right), then by `+` and `-`. A kind whose units number zero is not there.
 
     Args:
         name: how messages call it.
@@ -45,15 +46,20 @@ class Place:
         sizes: factor -> its size; later ones may use earlier ones.
         linears: linear name -> (layout of its outputs, layout of its inputs); an empty layout
             is an axis that is never cut (the residual width).
+        sometimes: those of the linears that some models of the family lack.
         kinds: unit kinds that live here.
-        tensors: further parameters that whole heads take with them, name -> layout of every axis.
-        scores: layout whose positions are multiplied once per pair of tokens (attention logits).
+        tensors: further parameters that native factors take with them, name -> layout of every
+            axis: tables with a column per head, convolutions channel by channel.
+        scores: layout whose positions are multiplied once per pair of tokens (attention logits);
+            several are separated by `|`.
         context: the same for the weighted sum of values.
         keys: linear whose inputs are the tokens attended to; the gate of the first kind or the
             first linear sees the tokens that attend.
         cache: layouts kept per token in the KV cache.
         native: factors the model's own code can run at any size once `attributes` say so. Other
             factors need a `runtime`; without one their activations are filled up with zeros.
+        held: factor -> config field that, where it is set, keeps the factor from being native,
+            because something outside the layer counts on its full size.
         runtime: name of the module of ours that runs shapes the model's own code cannot.
         attributes: attribute of the module (dots allowed) -> layout whose size it states.
         prefix: distinguishes group names where a layer has two places with the same kinds.
@@ -72,9 +78,11 @@ class Place:
     keys: str = ""
     cache: tuple[str, ...] = ()
     native: tuple[str, ...] = ()
+    held: Mapping[str, str] = field(default_factory=dict)
     runtime: str = ""
     attributes: Mapping[str, str] = field(default_factory=dict)
     prefix: str = ""
+    sometimes: tuple[str, ...] = ()
     refuse: Mapping[str, tuple[tuple[str, ...], str]] = field(default_factory=dict)
     optional: bool = False
 
@@ -90,13 +98,14 @@ class Stack:
         config_sizes: config field -> factors whose product it states; used to write the config
             of a model that the family's own code can load.
         additive: whether what a consumer puts out is added to the residual stream as it is
-            (pre-norm), so that a later consumer can correct what an earlier one lost.
+            (pre-norm), so that a later consumer can correct what an earlier one lost; where a
+            model says so itself, the name of the config field.
     """
 
     layers: str
     places: tuple[Place, ...]
     config_sizes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    additive: bool = True
+    additive: bool | str = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,87 @@
+"""Places that vision transformers share: separate projections, and a plain two-layer FFN.
+
+transformers gives most of them the same names: `q_proj`, `k_proj`, `v_proj` and one map behind the
+heads; `fc1` and `fc2`. Their code splits heads with `view(..., -1, head_dim)`, so whole heads can
+go without any change to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from prunepath.structure.families.bert import attention_kinds
+from prunepath.structure.families.table import Kind, Place
+
+__all__ = ["attention", "mlp"]
+
+
+def attention(
+    module: str = "attention",
+    *,
+    output: str = "o_proj",
+    inside: str = "",
+    prefix: str = "",
+    optional: bool = False,
+    native: bool = True,
+    held: Mapping[str, str] | None = None,
+    tensors: Mapping[str, tuple[str, ...]] | None = None,
+) -> Place:
+    """Multi-head attention with separate projections.
+
+    Args:
+        module: path of the place inside a layer; empty: the layer itself.
+        output: name of the linear map behind the heads.
+        inside: path of the attention inside the place, where that is not the same.
+        prefix: see `Place`.
+        optional: see `Place`.
+        native: whether the code runs any number of heads.
+        held: see `Place`.
+        tensors: further parameters with a head axis.
+    """
+    own = f"{inside}." if inside else ""
+    query, key, value, behind = (f"{own}{name}" for name in ("q_proj", "k_proj", "v_proj", output))
+    return Place(
+        name="attention",
+        module=module,
+        sizes={
+            "qk": f".{own}head_dim",
+            "head": f"{query}.out // qk",
+            "value": f"{value}.out // head",
+        },
+        linears={
+            query: ("head qk", ""),
+            key: ("head qk", ""),
+            value: ("head value", ""),
+            behind: ("", "head value"),
+        },
+        tensors=tensors or {},
+        scores="head qk",
+        context="head value",
+        keys=key,
+        native=("head",) if native else (),
+        held=held or {},
+        attributes={f"{own}{name}": "head" for name in ("num_attention_heads", "num_heads")},
+        kinds=attention_kinds(f"{query}.output", behind),
+        prefix=prefix,
+        optional=optional,
+    )
+
+
+def mlp(module: str = "mlp", first: str = "fc1", second: str = "fc2", **more: bool) -> Place:
+    """An FFN of two linear maps.
+
+    Args:
+        module: path of the place inside a layer; empty: the layer itself.
+        first: name of the linear map that widens.
+        second: name of the linear map that narrows.
+        more: `optional`, see `Place`.
+    """
+    return Place(
+        name="mlp",
+        module=module,
+        sizes={"ffn": f"{second}.in"},
+        linears={first: ("ffn", ""), second: ("", "ffn")},
+        native=("ffn",),
+        kinds=(Kind(name="ffn_channel", unit="ffn", gate=f"{second}.input", consumer=second),),
+        **more,
+    )

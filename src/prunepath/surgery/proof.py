@@ -1,0 +1,174 @@
+"""Prove on the user's own model that what a table says can be cut, can be cut.
+
+Layer by layer a random third of all units is gated and, in a copy of the layer, cut; both models
+must answer the same. Where they do not, every group of the layer is tried alone, and those whose
+gate and cut disagree are taken out of the structure and named with the measured difference. A
+search never sees them.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from prunepath.errors import ModelError
+from prunepath.structure.gates import gated, gates_of
+from prunepath.structure.selection import Selection
+from prunepath.structure.units import LeftAlone, Structure, UnitGroup
+from prunepath.surgery.cut import cut_places_
+
+__all__ = ["Proof", "prove"]
+
+_FRACTION = 1 / 3
+_ALLOWED = {torch.float32: 1e-4, torch.float64: 1e-8}
+_ALLOWED_ROUNDED = 5e-2  # bfloat16 and float16 round every activation
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was tried.
+
+    Args:
+        structure: the structure without the groups that failed.
+        difference: largest difference of the groups that passed, relative to the answer.
+        failed: group -> its difference.
+    """
+
+    structure: Structure
+    difference: float
+    failed: Mapping[str, float]
+
+
+def prove(model: nn.Module, structure: Structure, run: Callable[[], object]) -> Proof:
+    """Compare gate and cut for every group of a model.
+
+    Args:
+        model: the dense model; layers are swapped for cut copies and put back.
+        structure: what discovery found.
+        run: runs the model on a few samples and returns its answer.
+
+    Returns:
+        The structure that may be searched.
+
+    Raises:
+        ModelError: no group passed.
+    """
+    allowed = _ALLOWED.get(next(model.parameters()).dtype, _ALLOWED_ROUNDED)
+    failed: dict[str, float] = {}
+    worst = 0.0
+    layers = dict.fromkeys(place.layer_path for place in structure.places)
+    owner = {place.path: place.layer_path for place in structure.places}
+    for layer in layers:
+        groups = [group for group in structure.groups if owner[group.place] == layer]
+        together = _difference(model, structure, layer, groups, run)
+        if together <= allowed:
+            worst = max(worst, together)
+            continue
+        for group in groups:
+            alone = _difference(model, structure, layer, [group], run)
+            if alone <= allowed:
+                worst = max(worst, alone)
+            else:
+                failed[group.name] = alone
+    if len(failed) == len(structure.groups):
+        name, value = next(iter(failed.items()))
+        raise ModelError(
+            f"nothing in this '{structure.model_type}' model can be cut exactly: of {len(failed)} "
+            f"groups none passed (the first, '{name}', differs by {value:.2g}); the family table "
+            "does not describe this model"
+        )
+    return Proof(_without(structure, failed), worst, failed)
+
+
+def _difference(
+    model: nn.Module,
+    structure: Structure,
+    layer: str,
+    groups: Sequence[UnitGroup],
+    run: Callable[[], object],
+) -> float:
+    """How far the gated and the cut layer are apart in the model's answer."""
+    selection = _some_of(groups)
+    with torch.no_grad():
+        with gated(model, structure, gates_of(selection, structure)):
+            expected = flatten(run())
+        whole = model.get_submodule(layer)
+        model.set_submodule(layer, copy.deepcopy(whole))
+        try:
+            cut_places_(model, structure, selection, {group.place for group in groups})
+            found = flatten(run())
+        except (RuntimeError, ValueError, IndexError, AttributeError, TypeError):
+            return float("inf")  # the model's own code cannot run what is left
+        finally:
+            model.set_submodule(layer, whole)
+    scale = max(1.0, *(float(value.abs().max()) for value in expected))
+    if any(one.shape != other.shape for one, other in zip(found, expected, strict=True)):
+        return float("inf")
+    gaps = [float((one - other).abs().max()) for one, other in zip(found, expected, strict=True)]
+    worst = max(gaps) / scale
+    return worst if np.isfinite(worst) else float("inf")
+
+
+def _some_of(groups: Sequence[UnitGroup]) -> Selection:
+    """A random third of every lane of every group is gone, at least one unit of it."""
+    random = np.random.default_rng(0)
+    keep = {}
+    for group in groups:
+        mask = np.ones((group.num_lanes, group.lane_width), dtype=np.bool_)
+        count = min(max(1, round(_FRACTION * group.lane_width)), group.lane_width)
+        for lane in mask:
+            lane[random.permutation(group.lane_width)[:count]] = False
+        keep[group.name] = mask.reshape(-1)
+    return Selection(keep)
+
+
+def flatten(answer: Any) -> list[Tensor]:
+    """Every floating tensor in what a model answers, in order; caches are left out."""
+    if isinstance(answer, Tensor):
+        return [answer.float()] if answer.is_floating_point() and answer.numel() else []
+    if isinstance(answer, Mapping):
+        parts: Any = [value for key, value in answer.items() if "past_key_values" not in str(key)]
+    else:
+        parts = answer if isinstance(answer, list | tuple) else ()
+    return [tensor for part in parts for tensor in flatten(part)]
+
+
+def _without(structure: Structure, failed: Mapping[str, float]) -> Structure:
+    if not failed:
+        return structure
+    groups = tuple(group for group in structure.groups if group.name not in failed)
+    served = {group.place for group in groups}
+    left = [
+        LeftAlone(
+            module=name,
+            params=0,
+            reason=f"gate and cut disagree by {value:.2g} of the answer, so it is never cut",
+        )
+        for name, value in failed.items()
+    ]
+    lost = [place for place in structure.places if place.path not in served]
+    return replace(
+        structure,
+        groups=groups,
+        places=tuple(place for place in structure.places if place.path in served),
+        left_alone=(*structure.left_alone, *left),
+        fixed_macs=_sum(structure.fixed_macs, lost),
+    )
+
+
+def _sum(fixed: tuple[float, float, float], places: Sequence[Any]) -> tuple[float, float, float]:
+    """Fixed work with that of places that are no longer cut."""
+    a, b, c = fixed
+    for place in places:
+        for tensor in place.tensors:
+            size = float(np.prod([axis.size for axis in tensor.axes]))
+            a, b = a + size * tensor.rows[0], b + size * tensor.rows[1]
+        pairs = sum(layout.size for layout in place.pair_layouts)
+        a, b, c = (x + pairs * y for x, y in zip((a, b, c), place.pairs, strict=True))
+    return a, b, c

@@ -1,0 +1,163 @@
+"""Every model of the zoo x every unit kind x every selection: what is cut equals what is gated.
+
+A model joins by one line in `tests/zoo/models`.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from prunepath.structure.cost import Cost, cost_of
+from prunepath.structure.discover import discover
+from prunepath.structure.encoding import structure_from_dict, structure_to_dict
+from prunepath.structure.gates import frozen, gated, gates_of, new_gates
+from prunepath.structure.selection import Selection, everything
+from prunepath.structure.units import Structure
+from prunepath.surgery.cut import cut
+from prunepath.surgery.proof import prove
+from tests.conformance.selections import SELECTIONS, select
+from tests.zoo.build import furthest
+from tests.zoo.models import CASES
+
+TOKENS = 10
+TOLERANCE = 1e-5
+
+every_model = pytest.mark.parametrize("name", CASES)
+every_case = pytest.mark.parametrize(
+    ("name", "kind", "what"),
+    [
+        pytest.param(name, kind, what, id=f"{name}-{kind}-{what}".replace(" ", "_"))
+        for name, case in CASES.items()
+        for kind, what in product((*case.kinds, "all kinds"), SELECTIONS)
+    ],
+)
+
+
+@pytest.fixture(autouse=True)
+def _no_gradients() -> Any:
+    with torch.no_grad():
+        yield
+
+
+@cache
+def dense(name: str) -> Any:
+    """The dense model, shared by all tests: read it, never write it."""
+    return CASES[name].build()
+
+
+@cache
+def structure_of(name: str) -> Structure:
+    model, inputs = dense(name), CASES[name].inputs
+    return discover(model, probe=lambda length: model(**inputs(1, length)))
+
+
+def smaller(name: str, kind: str, what: str) -> tuple[Any, Selection]:
+    structure = structure_of(name)
+    selection = select(structure, kind, what)
+    return cut(dense(name), structure, selection), selection
+
+
+@every_model
+def test_the_kinds_are_found(name: str) -> None:
+    assert set(structure_of(name).kinds) == set(CASES[name].kinds)
+    again = structure_from_dict(structure_to_dict(structure_of(name)))
+    assert again == structure_of(name)
+
+
+@every_case
+def test_gated_equals_cut(name: str, kind: str, what: str) -> None:
+    structure, batch = structure_of(name), CASES[name].inputs(3, TOKENS)
+    model, selection = smaller(name, kind, what)
+    with gated(dense(name), structure, gates_of(selection, structure)):
+        expected = dense(name)(**batch)
+    assert furthest(model(**batch), expected, batch.get("attention_mask")) <= TOLERANCE
+
+
+@every_model
+def test_every_kind_shows(name: str) -> None:
+    batch = CASES[name].inputs(2, TOKENS)
+    for kind in CASES[name].kinds:
+        model, _ = smaller(name, kind, "one group emptied")
+        found = furthest(model(**batch), dense(name)(**batch), batch.get("attention_mask"))
+        assert found > 1e-3, kind
+
+
+@every_model
+def test_nothing_removed_is_bit_equal(name: str) -> None:
+    structure, batch = structure_of(name), CASES[name].inputs(2, TOKENS)
+    plain = dense(name)(**batch)
+    with gated(dense(name), structure, new_gates(structure)):
+        assert furthest(dense(name)(**batch), plain) == 0
+    assert furthest(cut(dense(name), structure, everything(structure))(**batch), plain) == 0
+
+
+@every_model
+def test_the_proof_passes(name: str) -> None:
+    batch = CASES[name].inputs(2, TOKENS)
+    before = {key: value.clone() for key, value in dense(name).state_dict().items()}
+    proof = prove(dense(name), structure_of(name), lambda: dense(name)(**batch))
+    assert not proof.failed
+    assert proof.structure == structure_of(name)
+    after = dense(name).state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def counted(name: str, kind: str, what: str) -> Cost:
+    structure = structure_of(name)
+    return cost_of(structure, select(structure, kind, what), TOKENS)
+
+
+@every_case
+def test_params_are_those_of_the_saved_tensors(
+    name: str, kind: str, what: str, tmp_path: Path
+) -> None:
+    model, _ = smaller(name, kind, what)
+    model.save_pretrained(tmp_path)
+    params = 0
+    with safe_open(tmp_path / "model.safetensors", framework="pt") as file:
+        saved = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    named = dict(model.named_parameters())
+    # Buffers that are saved (running statistics, position tables) are no parameters.
+    buffers = {key for key, _ in model.named_buffers()}
+    is_position = "_positions"  # those of families that save under older names
+    params = sum(
+        t.numel()
+        for key, t in saved.items()
+        if key not in buffers and not key.endswith(is_position)
+    )
+    # Sinusoidal tables of some families are parameters that are computed and not saved.
+    unsaved = getattr(model, "_keys_to_ignore_on_save", None) or ()
+    params += sum(p.numel() for key, p in named.items() if key in unsaved and key not in saved)
+    assert params == sum(p.numel() for p in named.values())
+    assert counted(name, kind, what).params == params
+
+
+@every_case
+def test_macs_are_those_of_torch_s_counter(name: str, kind: str, what: str) -> None:
+    model, _ = smaller(name, kind, what)
+    if any(place.runtime for place in structure_of(name).places):
+        model.set_attn_implementation("eager")  # a compact module fills up for fused kernels
+    with frozen(model), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model(**CASES[name].inputs(1, TOKENS))
+    measured = counter.get_total_flops() / 2
+    assert counted(name, kind, what).macs == pytest.approx(measured, rel=0.01)
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.generates])
+@pytest.mark.parametrize("what", SELECTIONS)
+def test_generate_equals_a_run_without_cache(name: str, what: str) -> None:
+    model, _ = smaller(name, "all kinds", what)
+    batch = CASES[name].inputs(1, TOKENS)
+    options = {"max_new_tokens": 4, "do_sample": False, "min_new_tokens": 4}
+    with_cache = model.generate(**batch, **options)
+    assert torch.equal(with_cache, model.generate(**batch, **options, use_cache=False))
