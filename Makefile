@@ -31,7 +31,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "prunepath needs Python >= 3.10, found " + sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet $(TORCH_ARGS) -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,plot,data,gguf]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,plot,data,gguf,vision,speech]'
 	touch $(STAMP)
 
 check: $(STAMP) ## format, lint, strict types, file lengths

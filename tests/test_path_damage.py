@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load, save_file
 
 from prunepath.errors import PathFileError
-from prunepath.path import PATH_FILE, SolutionPath
+from prunepath.path import PATH_FILE, SolutionPath, _checksum
 from tests.conformance.families import structure_of
 from tests.conformance.paths import random_path
 
@@ -88,7 +88,7 @@ DAMAGE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     ),
     "newer format": (
         edit(lambda o, i: i.update(format_version=99)),
-        "has format 99 and this prunepath reads up to 1; upgrade prunepath",
+        "has format 99 and this prunepath reads up to 2; upgrade prunepath",
     ),
     "format is a word": (edit(lambda o, i: i.update(format_version="new")), OTHER),
     "no header": (edit(lambda o, i: [i.clear(), o["__metadata__"].clear()]), OTHER),
@@ -114,4 +114,38 @@ def test_an_unedited_file_survives_reassembly(path: SolutionPath, tmp_path: Path
 def test_other_safetensors_file(tmp_path: Path) -> None:
     save_file({"weight": np.ones(3, dtype=np.float32)}, tmp_path / PATH_FILE)
     with pytest.raises(PathFileError, match=OTHER):
+        SolutionPath.from_pretrained(tmp_path)
+
+
+def of_format_1(change: Callable[[dict[str, Any]], Any]) -> Callable[[bytes], bytes]:
+    """An older file: its provenance names neither task nor samples."""
+
+    def apply(blob: bytes) -> bytes:
+        outer, inner, tensors = parts(blob)
+        inner["format_version"] = 1
+        for name in ("task", "samples"):
+            del inner["provenance"][name]
+        change(inner)
+        del inner["checksum"]
+        arrays = load(assembled(outer, inner, tensors))
+        inner["checksum"] = _checksum(arrays, inner)
+        return assembled(outer, inner, tensors)
+
+    return apply
+
+
+def test_a_path_that_names_no_task_is_a_language_model_s(
+    path: SolutionPath, tmp_path: Path
+) -> None:
+    file = path.save_pretrained(tmp_path)
+    file.write_bytes(of_format_1(lambda inner: None)(file.read_bytes()))
+    again = SolutionPath.from_pretrained(tmp_path)
+    assert (again.provenance.task, again.provenance.samples) == ("causal-lm", 0)
+    assert again.removal_order == path.removal_order
+
+
+def test_an_older_structure_is_refused_with_its_format(path: SolutionPath, tmp_path: Path) -> None:
+    file = path.save_pretrained(tmp_path)
+    file.write_bytes(of_format_1(lambda inner: inner["structure"].pop("stacks"))(file.read_bytes()))
+    with pytest.raises(PathFileError, match="has format 1 of an older prunepath, .*search again"):
         SolutionPath.from_pretrained(tmp_path)

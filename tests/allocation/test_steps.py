@@ -69,7 +69,8 @@ def test_head_counts_the_config_refuses_are_passed_over() -> None:
     # Llama wants the residual width to be a multiple of the number of query heads; 40 is of 1, 2,
     # 4, 5, 8 and 10 and not of 3 and 6.
     structure = discover(tiny("Llama", hidden_size=40, num_attention_heads=10, head_dim=8))
-    assert structure.legal_sizes["num_attention_heads"] == (1, 2, 4, 5, 8, 10)
+    (stack,) = structure.stacks
+    assert stack.legal_sizes["num_attention_heads"] == (1, 2, 4, 5, 8, 10)
     for seed in range(4):
         path = random_path(structure, seed)
         options = StepOptions(layout="uniform", kinds=("query_head", "kv_group"))

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import transformers
 
 from prunepath.checkpoint import auto
 from prunepath.checkpoint.card import model_card
@@ -17,7 +16,15 @@ from prunepath.structure.cost import Cost
 from tests.checkpoint.models import KINDS, narrow_, toy_reshape_
 
 
-def card(task: str, *, loader: str = "transformers", caches: bool = False, **more: Any) -> str:
+def card(
+    task: str,
+    model: Any,
+    opened: Any,
+    *,
+    loader: str = "transformers",
+    caches: bool = False,
+    stated_for: str = "512 tokens",
+) -> str:
     """A card of a model that lost half of everything."""
     kv = 64 if caches else 0
     dense = Cost(params=2000, macs=4000, weight_bytes=8000, kv_bytes_per_token=kv)
@@ -46,7 +53,9 @@ def card(task: str, *, loader: str = "transformers", caches: bool = False, **mor
         refit={"kind": "none"},
         difference=1e-7,
         folder_name="small",
-        **more,
+        model=model,
+        opened=opened,
+        stated_for=stated_for,
     )
 
 
@@ -61,7 +70,7 @@ def beside(*names: str) -> Any:
 
 
 def test_a_language_model() -> None:
-    text = card("causal-lm", caches=True)
+    text = card("causal-lm", KINDS["llama"].build(), beside("tokenizer"), caches=True)
     assert "base_model: someone/tiny" in text
     assert "from transformers import AutoModelForCausalLM, AutoTokenizer\n" in text
     assert 'model = AutoModelForCausalLM.from_pretrained("small")\n' in text
@@ -76,8 +85,8 @@ def test_a_language_model() -> None:
 def test_an_image_classifier() -> None:
     text = card(
         "image-classification",
-        opened=beside("image_settings"),
-        model=KINDS["vit"].build(),
+        KINDS["vit"].build(),
+        beside("image_settings"),
         stated_for="one image",
     )
     assert "from transformers import AutoModelForImageClassification, AutoImageProcessor" in text
@@ -97,11 +106,12 @@ def test_an_image_classifier() -> None:
     ],
 )
 def test_what_prepares_the_inputs(parts: tuple[str, ...], name: str) -> None:
-    assert f"{name}.from_pretrained(" in card("speech", opened=beside(*parts))
+    text = card("speech", KINDS["whisper"].build(), beside(*parts))
+    assert f"{name}.from_pretrained(" in text
 
 
 def test_nothing_prepares_the_inputs() -> None:
-    text = card("image-classification", opened=beside())
+    text = card("image-classification", KINDS["vit"].build(), beside())
     assert "from transformers import AutoModelForImageClassification\n" in text
 
 
@@ -113,7 +123,7 @@ def test_the_lines_load_the_model(
     model = KINDS[kind].build()
     narrow_(model, KINDS[kind])
     save_model(model, None, tmp_path / "small")
-    text = card(KINDS[kind].task, loader="prunepath", model=model, opened=beside())
+    text = card(KINDS[kind].task, model, beside(), loader="prunepath")
     names: dict[str, Any] = {}
     monkeypatch.chdir(tmp_path)
     exec(text.split("```python\n")[1].split("```")[0], names)
@@ -121,9 +131,8 @@ def test_the_lines_load_the_model(
 
 
 def test_a_class_that_no_auto_class_knows() -> None:
-    cls: Any = transformers.BlipForImageTextRetrieval
-    model = SimpleNamespace(config=SimpleNamespace(prunepath={"places": {}}))
-    model.__class__ = type(f"Pruned{cls.__name__}", (SimpleNamespace,), {})
-    text = card("image-text", loader="prunepath", model=model, opened=beside())
+    made: Any = type("PrunedBlipForImageTextRetrieval", (SimpleNamespace,), {})
+    model = made(config=SimpleNamespace(prunepath={"places": {}}))
+    text = card("image-text", model, beside(), loader="prunepath")
     assert "import prunepath  # reads this model\n\n" in text
     assert 'model = prunepath.load("small")\n' in text

@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import cache
 from itertools import pairwise, product
 
-import numpy as np
 import pytest
 
 from prunepath.allocation.allocate import allocate
@@ -128,11 +127,9 @@ def accepts_config(model: str, sizes: dict[str, int]) -> None:
         assert 40 % (sizes["kv"] * sizes["rep"]) == 0
         return
     config = dense(model).config
-    stated = {
-        field: int(np.prod([sizes[factor] for factor in factors]))
-        for field, factors in structure(model).config_sizes.items()
-    }
-    type(config)(**{**config.to_dict(), **stated})
+    (stack,) = structure(model).stacks
+    assert set(stack.config_sizes) <= set(config.to_dict())
+    type(config)(**{**config.to_dict(), **stack.config_values(sizes)})
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import product
 
 import numpy as np
@@ -53,7 +54,7 @@ def test_fixed_axis_is_never_cut() -> None:
     fixed = Axis.fixed(12)
     assert fixed.size == 12
     assert not fixed.cuttable
-    assert layout("ffn").cuttable
+    assert Axis.parse("ffn", SIZES).cuttable
     assert not any(fixed.covers(layout(unit)) for unit in UNITS)
 
 
@@ -65,12 +66,13 @@ def test_words() -> None:
 
 
 def group(unit: str, tied: str = "") -> UnitGroup:
-    site = GateSite(module="m", side="input", layout=layout(unit))
+    site = GateSite(module="m", side="input", axis=Axis.parse(unit, SIZES))
     return UnitGroup(
         name=unit,
         kind=unit,
         layer=0,
         place="p",
+        series=unit,
         unit=layout(unit),
         tied=tied,
         gate=site,
@@ -97,6 +99,62 @@ def test_sizes_after_a_cut() -> None:
     groups = [group("kv value", "kv"), group("kv")]
     keep_values = np.tile([True, False, True, True, False], 3)
     selection = Selection({"kv value": keep_values, "kv": np.array([True, False, False])})
-    found = place_sizes(groups, [layout("kv rep value")], selection)
-    assert found == {"kv": 1, "rep": 2, "value": 3}
-    assert place_sizes((), [layout("kv rep value")], selection) == {"kv": 3, "rep": 2, "value": 5}
+    factors = {name: SIZES[name] for name in ("kv", "rep", "value")}
+    assert place_sizes(groups, factors, selection) == {"kv": 1, "rep": 2, "value": 3}
+    assert place_sizes((), factors, selection) == factors
+    assert factors == {"kv": 3, "rep": 2, "value": 5}, "the given sizes are left as they are"
+
+
+FUSED = {
+    "qk qk value": "head qk | head qk | head value",
+    "head by head": "head: qk | qk | value",
+    "gate and up": "2 ffn",
+}
+
+
+@pytest.mark.parametrize("text", FUSED.values(), ids=FUSED)
+def test_fused_axes_equal_a_loop(text: str) -> None:
+    sizes = {"head": 3, "qk": 2, "value": 4, "ffn": 5}
+    axis = Axis.parse(text, sizes)
+    labels = fused_positions(text, sizes)
+    assert axis.size == len(labels)
+    assert axis.factors == {n: sizes[n] for n in sizes if n in re.split(r"\W+", text)}
+    for unit in ("head qk", "head value", "head", "ffn"):
+        units = AxisLayout.parse(unit, sizes)
+        expected = [_unit_of(label, unit.split(), sizes) for label in labels]
+        assert axis.covers(units) == any(owner >= 0 for owner in expected)
+        assert axis.owner(units).tolist() == expected
+    for number in range(len(axis.parts)):
+        found = [labels[position] for position in axis.positions(number)]
+        own = axis.part(number)
+        values = product(*(range(size) for size in own.sizes))
+        assert found == [dict(zip(own.names, value, strict=True)) for value in values]
+
+
+def fused_positions(text: str, sizes: dict[str, int]) -> list[dict[str, int]]:
+    """The factors' values at every position, written down by loops."""
+    outer, _, inner = text.rpartition(":")
+    found = []
+    for first in product(*(range(sizes[name]) for name in outer.split())):
+        for part in inner.split("|"):
+            names = part.split()
+            for rest in product(*(range(sizes.get(name, 2)) for name in names)):
+                found.append(dict(zip((*outer.split(), *names), (*first, *rest), strict=True)))
+    return found
+
+
+def _unit_of(label: dict[str, int], names: list[str], sizes: dict[str, int]) -> int:
+    if not set(names) <= set(label):
+        return -1
+    index = 0
+    for name in names:
+        index = index * sizes[name] + label[name]
+    return index
+
+
+def test_a_fused_axis_at_other_sizes() -> None:
+    axis = Axis.parse("head: qk | qk | value", {"head": 3, "qk": 2, "value": 4})
+    assert str(axis) == "head=3: qk=2 | qk=2 | value=4"
+    assert str(axis.resized({"head": 1, "value": 0})) == "head=1: qk=2 | qk=2 | value=0"
+    assert axis.resized({"head": 1, "value": 0}).size == 4
+    assert str(Axis.fixed(7).resized({"head": 1})) == "7"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from torch import nn
 from prunepath.errors import ModelError
 from prunepath.structure.discover import discover
 from prunepath.structure.encoding import structure_from_dict, structure_to_dict
+from prunepath.structure.families.llama import LLAMA
+from prunepath.structure.families.table import Family, Stack
 from prunepath.structure.units import Structure
 from tests.conformance.families import FAMILIES, dense, structure_of, tiny
 
@@ -30,7 +33,7 @@ def check_totals(structure: Structure, model: nn.Module) -> None:
     left = sum(item.params for item in structure.left_alone)
     assert sum(sizes[name] for name in covered) + left == sum(sizes.values())
     assert structure.num_params == sum(sizes.values())
-    assert structure.block_params == sum(n for name, n in sizes.items() if ".layers." in name)
+    assert structure.block_params == sum(n for name, n in sizes.items() if "layers." in name)
 
 
 @every_family
@@ -90,7 +93,7 @@ def test_norms_over_the_head_are_refused_by_name(name: str) -> None:
 @pytest.mark.parametrize(
     ("module", "replacement", "reason"),
     [
-        ("k_proj", nn.Linear(48, 20), "'k_proj' should have an axis of 24 (kv=2 half=2 pair=6), "),
+        ("k_proj", nn.Linear(48, 20), "'q_proj' should have an axis of 40 (kv=2 rep=2 half=2 pair"),
         ("o_proj", nn.Linear(40, 48), "'o_proj' should have an axis of 48 (kv=2 rep=2 value=12)"),
         ("v_proj", nn.Conv1d(48, 24, 1), "'v_proj' should be a linear map and is Conv1d"),
         ("q_proj", None, "'q_proj' should be a linear map and is nothing"),
@@ -118,15 +121,37 @@ def test_unknown_model_type() -> None:
         discover(model)
 
 
-def test_a_model_without_its_head_is_refused() -> None:
-    with pytest.raises(ModelError, match=r"in 'model\.layers', and LlamaModel has none there"):
-        discover(tiny("Llama").model)
+def test_a_model_without_its_head_is_the_same_inside() -> None:
+    whole, base = discover(tiny("Llama")), discover(tiny("Llama").model)
+    assert [group.name for group in base.groups] == [group.name for group in whole.groups]
+    assert [f"model.{place.path}" for place in base.places] == [p.path for p in whole.places]
+    assert base.block_params == whole.block_params
+    check_totals(base, tiny("Llama").model)
+
+
+def test_one_kind_is_refused_and_the_others_stay() -> None:
+    place = replace(
+        LLAMA.stacks[0].places[0],
+        refuse={"q_norm": (("qk_coordinate",), "it would be normed differently")},
+    )
+    table = Family(
+        name="normed", model_types=("llama",), stacks=(Stack(layers="layers", places=(place,)),)
+    )
+    model = tiny("Llama")
+    model.model.layers[0].self_attn.q_norm = nn.RMSNorm(12)
+    structure = discover(model, tables=(table,))
+    check_totals(structure, model)
+    kinds = [{g.kind for g in structure.groups if g.layer == layer} for layer in (0, 1)]
+    assert kinds[1] - kinds[0] == {"qk_coordinate"}
+    assert kinds[0] == {"vo_coordinate", "query_head", "kv_group"}
+    reason = reason_of(structure, "model.layers.0.self_attn#qk_coordinate")
+    assert reason == "it would be normed differently"
 
 
 def test_nothing_to_cut() -> None:
     model = tiny("Llama")
     for layer in model.model.layers:
-        layer.self_attn.q_norm = nn.Identity()
+        layer.self_attn.q_norm = nn.RMSNorm(12)
         layer.mlp.up_proj = nn.Identity()
     with pytest.raises(ModelError, match="nothing in this 'llama' model can be cut: a norm over"):
         discover(model)

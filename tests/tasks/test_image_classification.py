@@ -1,4 +1,4 @@
-"""Image classification: the probe is the curvature, the distance and the metric are what they say."""
+"""Image classification: the draw is the curvature of the distance, accuracy counts."""
 
 from __future__ import annotations
 

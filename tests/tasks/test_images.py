@@ -45,23 +45,29 @@ def test_pixel_values_are_what_pillow_and_the_settings_give() -> None:
 @pytest.mark.parametrize(
     ("settings", "shape"),
     [
-        ({"image_processor_type": "ViTFeatureExtractor", "size": 14}, (3, 14, 14)),
-        ({"feature_extractor_type": "CLIPFeatureExtractor", "size": 12, "crop_size": 12}, (3, 12, 12)),
-        ({"image_processor_type": "ViTImageProcessorFast", "size": {"height": 8, "width": 6}}, (3, 8, 6)),
-        ({"size": 10, "do_normalize": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}, (3, 10, 10)),
+        ({"image_processor_type": "ViTFeatureExtractor", "size": 14}, (14, 14)),
+        (
+            {"feature_extractor_type": "CLIPFeatureExtractor", "size": 12, "crop_size": 12},
+            (12, 12),
+        ),
+        (
+            {"image_processor_type": "ViTImageProcessorFast", "size": {"height": 8, "width": 6}},
+            (8, 6),
+        ),
+        ({"size": 10, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}, (10, 10)),
         (
             {
                 "image_processor_type": "ConvNextImageProcessor",
                 "size": {"shortest_edge": 16},
                 "crop_pct": 0.5,
             },
-            (3, 16, 16),
+            (16, 16),
         ),
-        ({"image_processor": {"image_processor_type": "ViTImageProcessor", "size": 9}}, (3, 9, 9)),
+        ({"image_processor": {"image_processor_type": "ViTImageProcessor", "size": 9}}, (9, 9)),
     ],
-)  # fmt: skip
+)
 def test_settings_of_all_ages_are_understood(settings: dict[str, Any], shape: Any) -> None:
-    assert _prepared(settings, picture(width=40, height=30)).shape == shape
+    assert _prepared(settings, picture(width=40, height=30)).shape == (3, *shape)
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
@@ -102,7 +108,8 @@ def test_a_zip_file_and_a_split_hold_the_same(tmp_path: Path) -> None:
     folder = draw_folders(tmp_path / "in" / "val", {"dog": 2, "cat": 2})
     shutil.make_archive(str(tmp_path / "all"), "zip", tmp_path / "in")
     plain = image_samples(opened(vit()), folder, ALL)
-    for data, split in ((tmp_path / "all.zip", None), (tmp_path / "all.zip", "val"), (tmp_path / "in", "val")):  # fmt: skip
+    packed = tmp_path / "all.zip"
+    for data, split in ((packed, None), (packed, "val"), (tmp_path / "in", "val")):
         request = DataRequest(count=None, labels=True, split=split)
         found = image_samples(opened(vit()), str(data), request)
         assert found.fingerprint == plain.fingerprint, (data, split)
@@ -191,6 +198,42 @@ def test_datasets_are_read_by_column(tmp_path: Path) -> None:
     splits = datasets.DatasetDict({"train": data})
     with pytest.raises(RequestError, match="has the splits train, and none was asked for"):
         image_samples(opened(vit()), splits, UNLABELLED)
+
+
+def test_dataset_ids_are_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    asked: list[Any] = []
+
+    def load(*names: Any, **how: Any) -> Any:
+        asked.append((names, how))
+        if names[0] == "gone/set":
+            raise FileNotFoundError("Couldn't find it.")
+        rows = {"image": [picture(1), picture(2)], "label": ["dog", "cat"]}
+        return datasets.Dataset.from_dict(rows).to_iterable_dataset()
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    found = image_samples(opened(vit()), "some/set:small:val", DataRequest(count=2, labels=True))
+    assert asked == [(("some/set", "small"), {"split": "val", "streaming": True})]
+    assert found.description == "dataset some/set:small, val split, 2 images"
+    with pytest.raises(
+        DataError, match="'gone/set' is neither a folder nor a .zip file, and the d"
+    ):
+        image_samples(opened(vit()), "gone/set", UNLABELLED)
+    with pytest.raises(RequestError, match="names the split 'val' and split='test' another"):
+        image_samples(opened(vit()), "some/set:small:val", DataRequest(count=1, split="test"))
+
+
+def test_a_damaged_member_of_a_zip_file_is_noted(tmp_path: Path) -> None:
+    folder = draw_folders(tmp_path / "in", {"dog": 2})
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as packed:
+        for name in ("a", "b"):
+            packed.write(folder / "dog" / f"{name}.png", f"dog/{name}.png")
+        place = packed.getinfo("dog/b.png").header_offset + 100
+    with (tmp_path / "all.zip").open("r+b") as file:
+        file.seek(place)
+        file.write(b"damaged!")
+    found = image_samples(opened(vit()), tmp_path / "all.zip", ALL)
+    assert found.notes == ("skipped 1 unreadable image: dog/b.png (BadZipFile)",)
 
 
 def test_iterables_keep_their_order_and_stop_early() -> None:

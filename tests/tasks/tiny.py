@@ -37,8 +37,8 @@ SEQ2SEQ: dict[str, Any] = {
 
 def word_tokenizer(*, pad: bool = True, mask: bool = True, longest: int = 24) -> Any:
     """One token per word, framed by `[CLS]` and `[SEP]`, with token types for pairs."""
+    import transformers
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
 
     vocabulary = {word: index for index, word in enumerate((*SPECIAL, *WORDS))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
@@ -48,7 +48,8 @@ def word_tokenizer(*, pad: bool = True, mask: bool = True, longest: int = 24) ->
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
     )
-    return PreTrainedTokenizerFast(
+    make: Any = transformers.PreTrainedTokenizerFast
+    return make(
         tokenizer_object=tokenizer,
         model_max_length=longest,
         model_input_names=["input_ids", "token_type_ids", "attention_mask"],

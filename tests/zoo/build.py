@@ -1,4 +1,4 @@
-"""What a case of the zoo is: a tiny random model, inputs it takes, and what of its answer counts."""
+"""What a case of the zoo is: a tiny random model, its inputs, and what of its answer counts."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ def make(architecture: str, config: Any, *, scale: float = 0.15) -> Any:
         model = getattr(transformers, architecture)(config)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
-                norm = "norm" in name.lower() or ".ln_" in name
+                # The module's own name counts, not its parents': "roberta_prelayernorm.encoder...".
+                owner = name.lower().rpartition(".")[0].rpartition(".")[-1]
+                norm = "norm" in owner or owner == "ln" or owner.startswith("ln_")
                 centre = 1.0 if norm and name.endswith("weight") else 0.0
                 parameter.normal_(centre, scale)
     return model.eval()
@@ -68,7 +70,9 @@ def text(rows: int, tokens: int, *, mask: bool = True, side: str = "right") -> d
     return {"input_ids": ids, "attention_mask": real}
 
 
-def images(rows: int, tokens: int = 0, *, size: int = IMAGE, channels: int = 3) -> dict[str, Tensor]:
+def images(
+    rows: int, tokens: int = 0, *, size: int = IMAGE, channels: int = 3
+) -> dict[str, Tensor]:
     """Pixel values."""
     generator = torch.Generator().manual_seed(rows)
     return {"pixel_values": torch.randn(rows, channels, size, size, generator=generator)}

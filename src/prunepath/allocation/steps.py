@@ -130,7 +130,7 @@ def positions_per_unit(structure: Structure, group: UnitGroup) -> int:
         for tensor in place.tensors
         for axis in tensor.axes
         for number in range(len(axis.parts))
-        if axis.part(number).covers(group.unit) and not tensor.whole
+        if axis.part(number).covers(group.unit) and axis.part(number).size and not tensor.whole
     )
 
 

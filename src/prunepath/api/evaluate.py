@@ -190,10 +190,13 @@ def _cost(model: Any, task: Task, sequence_length: int) -> tuple[Cost | None, st
     from prunepath.errors import ModelError
     from prunepath.structure.cost import cost_of
     from prunepath.structure.selection import everything
+    from prunepath.surgery.experts import fuse_experts_
 
     try:
-        structure = discover_for(model, task)
+        structure = discover_for(model, task, proven=False)
     except ModelError:  # no table covers it: it can be measured all the same
         return None, ""
+    finally:
+        fuse_experts_(model)  # measured as its user runs it
     cost = cost_of(structure, everything(structure), sequence_length)
     return cost, stated_for(structure, sequence_length)

@@ -46,6 +46,9 @@ def repair_(
     from prunepath.surgery.strength import choose_strength_
 
     consumers = list(cut_consumers(structure, selection))
+    streams = {
+        group.consumer: structure.places_by_path[group.place].stack for group in structure.groups
+    }
     if not consumers:
         return {"kind": "none"}
     names = [consumer.name for consumer in consumers]
@@ -58,16 +61,20 @@ def repair_(
         refit_from_moments_(model, weights, consumers, supplies.statistics, bias=bias)
     else:
         inputs = refit.to(next(model.parameters()).device)
+        compared = [consumer for consumer in consumers if consumer.name in supplies.outputs]
+        others = [consumer for consumer in consumers if consumer.name not in supplies.outputs]
+        refit_from_moments_(model, weights, others, supplies.statistics)
         refit_sequentially_(
             model,
             weights,
             supplies.outputs,
-            consumers,
+            compared,
             supplies.statistics,
             lambda: task.body(model, inputs),
             skip_first=task.skip_first,
             mask=inputs.get("attention_mask"),
             additive=structure.additive,
+            streams=streams,
         )
     if bias:  # a bias cannot be blended with none
         return {"kind": "moments with bias"}
@@ -76,8 +83,8 @@ def repair_(
     return {
         "kind": kind,
         "strength": strength,
-        "held-out loss without": round(losses[0.0], 4),
-        "held-out loss with": round(losses[strength], 4),
+        "held-out loss without": float(f"{losses[0.0]:.5g}"),
+        "held-out loss with": float(f"{losses[strength]:.5g}"),
     }
 
 

@@ -132,7 +132,8 @@ def search(
         holdout=holdout_windows,
         moments=moment_windows,
     )
-    structure = discover_for(opened.model, opened.task)
+    weights = fingerprint(opened.model)
+    structure = discover_for(opened.model, opened.task, progress=progress)
     wanted = scorer.wanted()
     request = DataRequest(
         count=plan.windows + plan.holdout,
@@ -150,7 +151,6 @@ def search(
     parts = plan.parts(samples)
     outputs_bytes = plan.outputs_bytes(_out_widths(opened.model, structure), structure, samples)
     require_space(target, 2 * estimate_bytes(structure, wanted) + outputs_bytes)
-    weights = fingerprint(opened.model)
     provenance = Provenance(
         method=method,
         method_config=settings.to_dict(),

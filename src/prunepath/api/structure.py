@@ -27,7 +27,7 @@ def read_structure(
     from the names of its modules; of every place the variant is taken that proves exact.
 
     Args:
-        model: a transformers model.
+        model: a transformers model; experts stored in one tensor are taken apart in it.
         task: what it is for; makes the samples it is tried on.
         proven: compare gate and cut for every group; without it a known model is only read.
         progress: who listens.
@@ -44,8 +44,10 @@ def read_structure(
     from prunepath.structure.discover import discover
     from prunepath.structure.gates import frozen
     from prunepath.structure.walk import found_stacks
+    from prunepath.surgery.experts import unfuse_experts_
     from prunepath.surgery.proof import prove
 
+    unfuse_experts_(model)
     device = next(model.parameters()).device
 
     def probe(length: int) -> object:

@@ -96,10 +96,12 @@ class Workshop:
             PathFileError: other weights.
         """
         from prunepath.checkpoint.source import fingerprint, open_model
+        from prunepath.surgery.experts import unfuse_experts_
 
         source = self.path.provenance.model_id if model is None else model
         self._opened = open_model(source, task=self.path.provenance.task, **how)
         self.path.check_weights(fingerprint(self._opened.model), self._opened.model_id)
+        unfuse_experts_(self._opened.model)  # as it was searched
 
     def borrow(self, other: Workshop) -> None:
         """Use the dense model and statistics another workshop has already opened."""
@@ -139,6 +141,7 @@ class Workshop:
         from prunepath.checkpoint.save import is_stock
         from prunepath.progress import note
         from prunepath.surgery.cut import cut
+        from prunepath.surgery.experts import fuse_experts_
 
         clock = _Clock()
         allocation = self.allocate(budget)
@@ -162,6 +165,7 @@ class Workshop:
                 kind=self.refit,
                 bias=self.bias,
             )
+        fuse_experts_(model)
         clock.lap("refit")
         verification = None
         if output is not None:

@@ -26,6 +26,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from prunepath.errors import ModelError
 from prunepath.structure.discover import read_places
+from prunepath.surgery.experts import unfuse_experts_
 from prunepath.surgery.reshape import reshape_
 
 __all__ = [
@@ -154,6 +155,7 @@ def _seen_from(model: PreTrainedModel, record: dict[str, Any]) -> dict[str, Any]
     """The record of a cut model as one with another head has it: under other paths, or without
     the parts that it lacks. The model is still dense."""
     prefix = f"{model.base_model_prefix}."
+    unfuse_experts_(model, record["places"])
     known = read_places(model)
     places = {
         here: entry

@@ -27,9 +27,9 @@ def model_card(
     refit: Mapping[str, Any],
     difference: float,
     folder_name: str,
-    model: Any = None,
-    opened: OpenedModel | None = None,
-    stated_for: str = "",
+    model: Any,
+    opened: OpenedModel,
+    stated_for: str,
 ) -> str:
     """Markdown with a metadata header, ready to be the README of a Hub repository.
 
@@ -40,12 +40,11 @@ def model_card(
         refit: what the refit did, name -> value.
         difference: largest difference of an answer after reloading.
         folder_name: name of the model's folder, for the example.
-        model: the written model, which says how it loads; None shows the task's usual class.
-        opened: the dense model with what prepares its inputs; None shows a tokenizer.
-        stated_for: what MACs are counted for; empty: tokens of the allocation's sequence.
+        model: the written model, which says how it loads.
+        opened: the dense model, with what prepares its inputs.
+        stated_for: what MACs are counted for, for example `"512 tokens"`.
     """
     dense, cost = allocation.dense, allocation.cost
-    stated = stated_for or f"{allocation.options.sequence_length} tokens"
     base = provenance.model_id
     on_hub = base.count("/") == 1 and not base.startswith((".", "/", "~"))
     if not on_hub:  # a folder of this machine: its name says enough, its path helps nobody
@@ -56,7 +55,7 @@ def model_card(
     header += ["---", ""]
     rows = [
         ("parameters", format_count, dense.params, cost.params),
-        (f"MACs for {stated}", format_count, dense.macs, cost.macs),
+        (f"MACs for {stated_for}", format_count, dense.macs, cost.macs),
         ("weights", format_bytes, dense.weight_bytes, cost.weight_bytes),
     ]
     if dense.kv_bytes_per_token:
@@ -68,7 +67,7 @@ def model_card(
         for name, write, before, after in rows
     ]
     task = TASKS[provenance.task]
-    counted = "tokens" if opened is None or opened.tokenizer is not None else "samples"
+    counted = "samples" if opened.tokenizer is None else "tokens"
     settings = ", ".join(f"{k} {v}" for k, v in provenance.method_config.items())
     lines = [
         *header,
@@ -103,11 +102,10 @@ def model_card(
 
 
 def _loading(
-    loader: str, folder_name: str, task: Task, model: Any, opened: OpenedModel | None
+    loader: str, folder_name: str, task: Task, model: Any, opened: OpenedModel
 ) -> list[str]:
     """The lines of Python that load the model and what prepares its inputs."""
-    usual = task.auto_classes[0]
-    name = usual if model is None else loading_class(model, task.auto_classes)
+    name = loading_class(model, task.auto_classes)
     prepares, called = _preparing(opened)
     imported = [part for part in (name, prepares) if part]
     lines = ["```python"]
@@ -123,10 +121,8 @@ def _loading(
     return [*lines, "```"]
 
 
-def _preparing(opened: OpenedModel | None) -> tuple[str, str]:
+def _preparing(opened: OpenedModel) -> tuple[str, str]:
     """The Auto class of what prepares inputs, and what one calls it."""
-    if opened is None:
-        return "AutoTokenizer", "tokenizer"
     text, sound, images = (
         part is not None for part in (opened.tokenizer, opened.processor, opened.image_settings)
     )

@@ -25,7 +25,8 @@ def load(source: str | Path, **options: Any) -> Any:
         >>> import prunepath
         >>> model = prunepath.load("small")  # doctest: +SKIP
     """
-    from prunepath.checkpoint.loading import load_located, locate
+    from prunepath.checkpoint.loading import load_located
+    from prunepath.checkpoint.locate import locate
     from prunepath.checkpoint.source import check_placement
 
     dtype, device = options.pop("dtype", "auto"), options.pop("device", None)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prunepath.checkpoint.auto import take_pruned_class_
+from prunepath.surgery.experts import fuse_experts_
 from prunepath.tasks.infer import auto_classes_listing
 
 __all__ = ["is_stock", "loading_class", "save_model"]
@@ -62,6 +63,7 @@ def save_model(
     """
     from transformers.utils import logging
 
+    fuse_experts_(model)
     take_pruned_class_(model)
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prunepath.checkpoint.companions import given_companions, read_companions
-from prunepath.checkpoint.loading import load_located, locate, task_of
+from prunepath.checkpoint.loading import load_located
+from prunepath.checkpoint.locate import locate, task_of
 from prunepath.errors import ModelError, NumericsError, RequestError
+from prunepath.surgery.experts import fuse_experts_
 from prunepath.tasks.infer import infer_task
 
 if TYPE_CHECKING:
@@ -80,6 +82,7 @@ def open_model(
                 "model, a folder, a GGUF file or a Hub id"
             )
         model, found_task = source, infer_task(source, task)
+        fuse_experts_(model)  # an earlier search may have taken them apart
         model_id = str(getattr(source.config, "_name_or_path", "") or type(source).__name__)
         found = given_companions(tokenizer, model, trust_remote_code=trust_remote_code, **hub)
     else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import random
 import struct
+import zipfile
 import zlib
 from collections.abc import Callable, Hashable, Iterable, Sequence, Sized
 from dataclasses import dataclass
@@ -23,8 +24,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Batch", "interleaved", "listed", "read_batch"]
 
-# What Pillow raises on damaged files, besides its own classes, which derive from these.
-_UNREADABLE = (OSError, ValueError, TypeError, SyntaxError, EOFError, struct.error, zlib.error)
+# What Pillow raises on damaged files, besides its own classes, which derive from these, and what
+# zip files raise on damaged or encrypted ones.
+_UNREADABLE = (
+    *(OSError, ValueError, TypeError, SyntaxError, EOFError, struct.error, zlib.error),
+    *(zipfile.BadZipFile, RuntimeError),
+)
 _NUM_LISTED = 8
 
 

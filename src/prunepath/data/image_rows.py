@@ -159,11 +159,11 @@ def _dataset(data: Any, ask: Any, images: bool, seed: int, description: str) -> 
         # Undecoded, so that one unreadable image does not end the whole pass.
         if column is not None and isinstance(features.get(column), Image):
             data = data.cast_column(column, Image(decode=False))
-    names = {
+    names: dict[Any, tuple[str, int | None]] = {
         index: (str(name), index)
         for index, name in enumerate(getattr(features.get(other), "names", None) or ())
     }
-    if not hasattr(data, "__getitem__"):
+    if not hasattr(data, "__len__"):
         stream = data.shuffle(seed=seed, buffer_size=_BUFFER)  # many are sorted by class
         return Items(_stream(stream, image, other, images), description, names=names)
     said = [None] * len(data) if other is None or images else list(data[other])

@@ -9,6 +9,7 @@ Shapes: C channels, H and W height and width after preparation.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from prunepath.errors import DataError
@@ -191,14 +192,13 @@ def _processor(settings: Mapping[str, Any], config: Any, model_id: str) -> Any:
 
 def _class_names(settings: Mapping[str, Any], config: Any) -> Iterator[str]:
     """Names of Pillow image processors, the one the settings name first."""
-    from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
-
     for key in ("image_processor_type", "feature_extractor_type"):
         if settings.get(key):
             base = str(settings[key]).removesuffix("Fast").removesuffix("Pil")
             yield base.replace("FeatureExtractor", "ImageProcessor") + "Pil"
             return
+    auto = import_module("transformers.models.auto.image_processing_auto")
     for cls in type(config).__mro__:  # a cut model's config derives from the one it was cut from
-        known = IMAGE_PROCESSOR_MAPPING_NAMES.get(getattr(cls, "model_type", None) or "", {})
+        known = auto.IMAGE_PROCESSOR_MAPPING_NAMES.get(getattr(cls, "model_type", None), {})
         if known.get("pil"):
             yield str(known["pil"])

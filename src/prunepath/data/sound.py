@@ -71,9 +71,9 @@ def resampled(sound: NDArray[np.float32], rate: int, wanted: int) -> NDArray[np.
 
     if rate == wanted:
         return sound
-    signal = require_extra("scipy.signal", "speech", f"bringing sound from {rate} to {wanted} Hz")
+    scipy = require_extra("scipy", "speech", f"bringing sound from {rate} to {wanted} Hz")
     common = math.gcd(rate, wanted)
-    changed = signal.resample_poly(sound, wanted // common, rate // common)
+    changed = scipy.signal.resample_poly(sound, wanted // common, rate // common)
     return np.asarray(changed, dtype=np.float32)
 
 

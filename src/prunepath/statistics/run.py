@@ -153,7 +153,11 @@ def _keeping_outputs(
     from prunepath.files import atomic_write
 
     outputs: dict[str, Tensor] = {}
-    names = dict.fromkeys(group.consumer for group in structure.groups if group.consumer)
+    names = dict.fromkeys(
+        group.consumer
+        for group in structure.groups  # what a router sends elsewhere later cannot be compared
+        if group.consumer and not structure.places_by_path[group.place].routed
+    )
     handles = []
     for name in names:
 

@@ -33,12 +33,30 @@ def count_places(
     }
     attention = {place.module for place, _ in places if place.pair_layouts}
     found = measure(model, sorted(linears), probe, sorted(attention))
+    _share_rows_(found, [place for place, _ in places if place.routed])
     counted = [_with_counts(place, keys, found) for place, keys in places]
     fixed = [
         total - sum(_macs(place, length) for place in counted)
         for total, length in zip(found.macs, LENGTHS, strict=True)
     ]
     return counted, polynomial(fixed)
+
+
+def _share_rows_(found: Measured, places: Sequence[PlaceInfo]) -> None:
+    """Give each of the modules a router chooses from the mean of their rows: how many a few random
+    tokens sent to one of them is chance, how many they sent to all is not."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for place in places:
+        parent = place.module.rpartition(".")[0]
+        for tensor in place.tensors:
+            linear = tensor.name.rpartition(".")[0]
+            own = alike.setdefault((parent, linear.removeprefix(place.module)), [])
+            own.append(linear)
+    nothing = [0.0] * len(LENGTHS)
+    for names in alike.values():
+        rows = [found.rows.get(name, nothing) for name in names]
+        mean = [sum(counts) / len(names) for counts in zip(*rows, strict=True)]
+        found.rows.update(dict.fromkeys(names, mean))
 
 
 def _with_counts(place: PlaceInfo, keys: str, found: Measured) -> PlaceInfo:

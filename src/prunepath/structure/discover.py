@@ -7,6 +7,7 @@ alone with the reason, never skipped in silence.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from torch import nn
@@ -16,7 +17,7 @@ from prunepath.structure.counting import count_places
 from prunepath.structure.families import FAMILIES, Family, ships_with_us
 from prunepath.structure.families.portable import family_to_dict
 from prunepath.structure.measure import Probe
-from prunepath.structure.place import describe_place, misfit
+from prunepath.structure.place import describe_place, each_match, misfit
 from prunepath.structure.probe import legal_sizes
 from prunepath.structure.units import LeftAlone, PlaceInfo, StackInfo, Structure, UnitGroup
 from prunepath.structure.walk import FoundStack, found_stacks
@@ -95,7 +96,11 @@ class _Reader:
         first_sizes: dict[str, int] = {}
         for layer in found.layers:
             self.layers.append(layer.path)
-            for table in found.stack.places:
+            for module, why in found.stack.stays.items():
+                if f"{layer.path}.{module}" in self.modules:
+                    self.reasons[f"{layer.path}.{module}"] = why
+            tables = (each_match(self.modules, layer.path, place) for place in found.stack.places)
+            for table in chain.from_iterable(tables):
                 path = f"{layer.path}.{table.module}".rstrip(".")
                 problem, skip = misfit(self.modules, path, table, found.config, self.model)
                 if skip:
@@ -106,6 +111,9 @@ class _Reader:
                 place, groups, refused = describe_place(
                     self.model, path, layer, label, table, found
                 )
+                if refused and len(refused) == len(table.kinds):
+                    self.reasons[path] = next(iter(refused.values()))
+                    continue
                 if any(place.path == other.path for other, _ in self.places):
                     continue  # the same module hangs in two places: weights shared between layers
                 self.places.append((place, table.keys))
@@ -136,6 +144,7 @@ class _Reader:
         fixed = (0.0, self._linear_macs_per_token(places), 0.0)
         if probe is not None:
             places, fixed = count_places(self.model, self.places, probe)
+            places = self._running(places)
         layers = tuple(f"{path}." for path in dict.fromkeys(self.layers))
         return Structure(
             family=", ".join(dict.fromkeys(self.families)),
@@ -150,6 +159,18 @@ class _Reader:
             fixed_macs=fixed,
             tables=tuple(self.tables.values()),
         )
+
+    def _running(self, places: list[PlaceInfo]) -> list[PlaceInfo]:
+        """Places the measured passes went through; the others would look free to cut."""
+        idle = {
+            place.path
+            for place in places
+            if all(tensor.rows == (0.0, 0.0) for tensor in place.tensors)
+        }
+        for path in idle:
+            self.reasons[path.partition("#")[0]] = "this task never runs it, so nothing is known"
+        self.groups = [group for group in self.groups if group.place not in idle]
+        return [place for place in places if place.path not in idle]
 
     def _linear_macs_per_token(self, places: list[PlaceInfo]) -> float:
         covered = {tensor.name for place in places for tensor in place.tensors}

@@ -8,7 +8,7 @@ see no text give the same count three times.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -92,7 +92,9 @@ def measure(
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
             counter = stack.enter_context(FlopCounterMode(display=False))
             for name in {*watched, *sublayers}:
-                for handle in _count_products(model.get_submodule(name), name, found, turn, counter):
+                for handle in _count_products(
+                    model.get_submodule(name), name, found, turn, counter
+                ):
                     stack.callback(handle.remove)
             probe(length)
         found.macs.append(counter.get_total_flops() / 2)
@@ -121,7 +123,8 @@ def _count_products(
     before: list[float] = []
 
     def total() -> float:
-        return sum(counter.flop_counts["Global"].get(operator, 0) for operator in operators) / 2
+        counts: Mapping[Any, int] = counter.flop_counts["Global"]
+        return sum(counts.get(operator, 0) for operator in operators) / 2
 
     def enter(_: nn.Module, __: tuple[Any, ...]) -> None:
         before.append(total())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -21,7 +22,20 @@ from prunepath.structure.sizes import place_factors
 from prunepath.structure.units import GateSite, PlaceInfo, TensorInfo, UnitGroup
 from prunepath.structure.walk import FoundLayer, FoundStack
 
-__all__ = ["describe_place", "factors_of", "misfit", "place_record"]
+__all__ = ["describe_place", "each_match", "factors_of", "misfit", "place_record"]
+
+
+def each_match(modules: Mapping[str, nn.Module], layer: str, table: Place) -> list[Place]:
+    """A place for every module of a layer that its path stands for; without `*` that is itself."""
+    before, star, after = table.module.partition("*")
+    if not star:
+        return [table]
+    parent = f"{layer}.{before}".rstrip(".")
+    names = [name for name, _ in modules[parent].named_children()] if parent in modules else []
+    return [
+        replace(table, module=f"{before}{name}{after}", prefix=table.prefix.replace("*", name))
+        for name in names
+    ]
 
 
 def place_record(model: nn.Module, path: str) -> Mapping[str, Mapping[str, int]] | None:
@@ -93,6 +107,7 @@ def describe_place(
         for part in text.split("|")
         if part.strip()
     )
+    caches = (AxisLayout.parse(text, pair_sizes) for text in table.cache)
     place = PlaceInfo(
         path=unique,
         layer=layer.index,
@@ -100,7 +115,7 @@ def describe_place(
         stack=found.path,
         tensors=tuple(tensors),
         pair_layouts=pairs,
-        cache_layouts=tuple(AxisLayout.parse(text, pair_sizes) for text in table.cache),
+        cache_layouts=tuple(x for x in caches if x.size or table.runtime),
         cache_itemsize=tensors[0].itemsize,
         native=tuple(
             name
@@ -110,6 +125,7 @@ def describe_place(
         runtime=table.runtime,
         attributes=dict(table.attributes),
         run=run,
+        routed=table.routed,
     )
     refused = {
         kind: why
@@ -165,6 +181,7 @@ def _tensors(
         owner, _, attribute = f"{path}.{name}".rpartition(".")
         holder: Any = model.get_submodule(owner)
         parameter = getattr(holder, attribute)
+        multiplies = is_linear(holder) or is_convolution(holder)
         if isinstance(parameter, Tensor):
             axes = tuple(
                 Axis.parse(text, sizes) if text else Axis.fixed(width)
@@ -174,7 +191,7 @@ def _tensors(
                 TensorInfo(
                     name=f"{path}.{name}",
                     axes=axes,
-                    rows=(0.0, 1.0 if is_convolution(holder) and parameter.ndim > 1 else 0.0),
+                    rows=(0.0, float(multiplies and parameter.ndim > 1)),
                     itemsize=parameter.element_size(),
                     whole=True,
                 )
@@ -196,16 +213,18 @@ def _group(
     linear, _, side = where.rpartition(".")
     text = table.linears[linear][0 if side == "output" else 1]
     name = f"{table.prefix}.{kind.name}" if table.prefix else kind.name
-    stated = {factor for factors in found.stack.config_sizes.values() for factor in factors}
+    width = kind.name if table.routed else name  # groups of one width in the uniform layout
     own = set(kind.unit.split()) - {kind.tied}
-    shared = found.config_path is not None and own <= stated
+    fields = {name: set(said) for name, said in found.stack.config_sizes.items() if own & set(said)}
+    shared = found.config_path is not None and own <= set().union(*fields.values())
+    stated = f"{found.config_path or 'config'}.{'+'.join(fields)}"  # two stacks may share a field
     alike = found.layers[layer].path.rpartition(".")[0]  # layers of one list, of one width
     return UnitGroup(
         name=f"{label}.{layer}.{name}",
         kind=kind.name,
         layer=layer,
         place=place,
-        series=f"{found.config_path or 'config'}/{name}" if shared else f"{alike}/{name}",
+        series=f"{stated if shared else alike}/{width}",
         unit=AxisLayout.parse(kind.unit, sizes),
         tied=kind.tied,
         gate=GateSite(

@@ -27,6 +27,8 @@ def legal_sizes(
     """
     legal: dict[str, tuple[int, ...]] = {}
     for field, names in config_sizes.items():
+        if not set(names) <= set(factors):
+            continue  # no place with that factor was found
         ranges = [range(1, factors[name] + 1) for name in names]
         if prod(len(r) for r in ranges) > _MOST_COMBINATIONS:
             continue

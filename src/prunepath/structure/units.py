@@ -133,6 +133,7 @@ class PlaceInfo:
         runtime: module of ours for other sizes; without one, activations are filled with zeros.
         attributes: attribute of the module -> layout whose size it states.
         run: factor -> size the model's own code runs at, where coordinates were cut before.
+        routed: a router decides which tokens it sees: `rows` is a mean over all it chooses from.
     """
 
     path: str
@@ -148,6 +149,7 @@ class PlaceInfo:
     runtime: str = ""
     attributes: Mapping[str, str] = field(default_factory=dict)
     run: Mapping[str, int] = field(default_factory=dict)
+    routed: bool = False
 
     @property
     def module(self) -> str:

@@ -14,6 +14,7 @@ from prunepath.structure.discover import read_places
 from prunepath.structure.families.portable import family_from_dict
 from prunepath.structure.matrices import is_transposed, set_widths_
 from prunepath.structure.units import PlaceInfo, TensorInfo
+from prunepath.surgery.experts import unfuse_experts_
 from prunepath.surgery.filled import fill_
 from prunepath.surgery.runtime import install_, state_sizes_
 
@@ -40,6 +41,7 @@ def reshape_(model: nn.Module, config: Any, record: Mapping[str, Any]) -> None:
             f"{record['format_version']}, this one reads {RECORD_VERSION}); "
             + ("upgrade prunepath" if newer else "extract it again from its path")
         )
+    unfuse_experts_(model, record["places"])
     tables = [family_from_dict(table) for table in record.get("tables", ())]
     kept = config.prunepath
     config.prunepath = None  # the model is dense, and must be read as such

@@ -47,6 +47,7 @@ def refit_sequentially_(
     skip_first: bool,
     mask: Tensor | None = None,
     additive: bool = True,
+    streams: Mapping[str, str] | None = None,
     alpha: float = 0.7,
     mu: float = 10.0,
     ridge: float = 0.3,
@@ -65,6 +66,8 @@ def refit_sequentially_(
         mask: (B, T), 0 where a window is padded; None: nowhere.
         additive: whether what consumers put out is added to the residual stream as it is; where a
             norm or a scale comes in between, no consumer corrects the drift of earlier ones.
+        streams: consumer -> the residual stream it adds to, where a model has several (encoder and
+            decoder); None: all to one.
         alpha: how much of the drift of the residual stream each consumer corrects.
         mu: weight of the dense moments relative to the windows.
         ridge: strength of the anchor at the kept weights, relative to the median diagonal of the
@@ -74,29 +77,41 @@ def refit_sequentially_(
         NumericsError: a repaired weight is not finite.
     """
     kept = {consumer.name: consumer.kept for consumer in consumers}
-    drift: Tensor | float = 0.0  # dense minus cut residual stream, (B, T, O)
+    drift: dict[str, Tensor] = {}  # dense minus cut residual stream, (B, T, O), by its name
+    stream_of = streams or {}
+
+    flattened: dict[int, torch.Size] = {}  # rows -> (B, T), for FFNs that see all rows in one
+
+    def tokens_of(inputs: Tensor) -> torch.Size:
+        return flattened.get(inputs.shape[:-1].numel(), inputs.shape[:-1])
 
     def before(name: str) -> Any:
         def hook(module: Any, args: tuple[Any, ...]) -> None:
+            if args[0].ndim > 2:
+                flattened[args[0].shape[:-1].numel()] = args[0].shape[:-1]
             if name in kept:
                 prior = _Prior(
                     dense_weights[name], statistics.mean("moments", name), kept[name], mu, ridge
                 )
                 wanted = dense_outputs[name].float()
-                if additive:
-                    wanted = wanted + alpha * drift
+                stream = stream_of.get(name, "")
+                if additive and stream in drift:
+                    wanted = wanted + alpha * drift[stream].reshape(wanted.shape)
                 if module.bias is not None:
                     wanted = wanted - module.bias
                 inputs = own_inputs(module, args[0])
-                counted = _counted(inputs, skip_first, mask)
+                counted = _counted(tokens_of(inputs), skip_first, mask)
                 set_weight_(module, _solve(name, inputs, wanted, counted, prior))
 
         return hook
 
     def after(name: str) -> Any:
         def hook(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> None:
-            nonlocal drift
-            drift = drift + (dense_outputs[name].float() - output)
+            stream = stream_of.get(name, "")
+            change = dense_outputs[name].float() - output
+            if stream in drift:  # some layers flatten (B, T) in front of their FFN
+                change = change.reshape(drift[stream].shape) + drift[stream]
+            drift[stream] = change
 
         return hook
 
@@ -110,9 +125,9 @@ def refit_sequentially_(
         run()
 
 
-def _counted(inputs: Tensor, skip_first: bool, mask: Tensor | None) -> Tensor:
-    """Which rows of (B, T, I) count, bool, (B * T,)."""
-    counted = torch.ones(inputs.shape[:-1], dtype=torch.bool)
+def _counted(shape: torch.Size, skip_first: bool, mask: Tensor | None) -> Tensor:
+    """Which rows of (B, T) count, bool, (B * T,)."""
+    counted = torch.ones(shape, dtype=torch.bool)
     if mask is not None and mask.shape == counted.shape:
         counted = mask.cpu().bool().clone()
     if skip_first and counted.ndim == 2:

@@ -38,8 +38,11 @@ class ImageText(Task):
     summary = "which caption belongs to which image; recall of retrieval"
     auto_classes = ("AutoModel", "AutoModelForZeroShotImageClassification")
     architectures = (
-        *("CLIPModel", "MetaClip2Model", "SiglipModel", "Siglip2Model", "AlignModel"),
-        *("BlipModel", "ForImageTextRetrieval"),
+        "CLIPModel",
+        "MetaClip2Model",
+        "SiglipModel",
+        "BlipModel",
+        "ForImageTextRetrieval",
     )
     counts = Counts(windows=256, refit=64, holdout=64, moments=64, evaluation=None, batch=16)
     metric_name = "image-to-text R@1"
@@ -51,11 +54,18 @@ class ImageText(Task):
         return pair_samples(opened, data, request, full_width=_judges(opened.model))
 
     def dummy(self, model: Any, count: int, *, window: int | None = None, seed: int = 0) -> Samples:
-        """Random images and random captions of `window` tokens, ended by the end token."""
+        """Random images and random captions of `window` tokens, ended by the end token.
+
+        A window beyond what the model reads is shortened to that.
+        """
         from prunepath.tasks.language import random_ids
 
+        text = model.config.get_text_config()
+        longest = getattr(text, "max_position_embeddings", None)
+        if window is not None and isinstance(longest, int):
+            window = min(window, longest)
         ids = random_ids(model, count, window, seed)
-        end = getattr(model.config.get_text_config(), "eos_token_id", None)
+        end = getattr(text, "eos_token_id", None)
         if isinstance(end, int):
             ids[:, -1] = end
         return Samples(

@@ -38,6 +38,8 @@ class Overlap:
             predicted: classes (B, H, W).
             true: classes of the masks (B, H, W), negative where they say nothing.
         """
+        import torch
+
         known = true >= 0
         predicted, true = predicted[known], true[known]
         for table, values in (
@@ -45,7 +47,7 @@ class Overlap:
             (self._predicted, predicted),
             (self._true, true),
         ):
-            found, counts = values.unique(return_counts=True)
+            found, counts = torch.unique(values, return_counts=True)
             for index, count in zip(found.tolist(), counts.tolist(), strict=True):
                 table[index] = table.get(index, 0) + count
 

@@ -36,9 +36,7 @@ def t5(architecture: str = "T5ForConditionalGeneration", **changes: Any) -> Any:
     return make(architecture, T5Config(**{**shape, **changes}))
 
 
-def bart(
-    kind: str = "Bart", architecture: str = "ForConditionalGeneration", **changes: Any
-) -> Any:
+def bart(kind: str = "Bart", architecture: str = "ForConditionalGeneration", **changes: Any) -> Any:
     import transformers
 
     shape: dict[str, Any] = {

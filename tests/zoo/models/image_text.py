@@ -34,8 +34,6 @@ TEXT: dict[str, Any] = {
     "eos_token_id": 2,
     "pad_token_id": 0,
     "sep_token_id": 3,
-    "encoder_hidden_size": VISION["hidden_size"],
-    "projection_size": VISION["hidden_size"],
 }
 
 
@@ -57,12 +55,20 @@ def packed_pairs(rows: int, tokens: int) -> dict[str, Tensor]:
     }
 
 
-def towers(family: str, architecture: str, **changes: Any) -> Any:
-    """A model of both towers."""
+def questions(rows: int, tokens: int) -> dict[str, Tensor]:
+    """Pairs, and answers: nothing but the loss depends on the texts."""
+    return {**pairs(rows, tokens), "labels": text(rows, 4, mask=False)["input_ids"]}
+
+
+def towers(family: str, architecture: str, *, width: int = 24, **changes: Any) -> Any:
+    """A model of both towers; `width` is that of the vision tower."""
     import transformers
 
     config = getattr(transformers, f"{family}Config")(
-        text_config=TEXT, vision_config=VISION, projection_dim=16, **changes
+        text_config={**TEXT, "encoder_hidden_size": width, "projection_size": width},
+        vision_config={**VISION, "hidden_size": width},
+        projection_dim=16,
+        **changes,
     )
     return make(architecture, config)
 
@@ -95,6 +101,7 @@ CASES = {
     "siglip2": Case(partial(siglip2, "Siglip2Model"), packed_pairs, KINDS),
     "blip": Case(partial(blip, "BlipModel"), pairs, KINDS),
     "blip-retrieval": Case(partial(blip, "BlipForImageTextRetrieval"), pairs, KINDS),
+    "blip-questions": Case(partial(blip, "BlipForQuestionAnswering", width=32), questions, KINDS),
     "blip-captions": Case(
         partial(blip, "BlipForConditionalGeneration"), pairs, KINDS, generates=True
     ),

@@ -24,9 +24,7 @@ CASES = {
         partial(modernbert, "ForMaskedLM", attention_bias=True, mlp_bias=True), text, KINDS
     ),
     "modernbert-classifier-mean": Case(
-        partial(
-            modernbert, "ForSequenceClassification", num_labels=3, classifier_pooling="mean"
-        ),
+        partial(modernbert, "ForSequenceClassification", num_labels=3, classifier_pooling="mean"),
         text,
         KINDS,
     ),

@@ -61,11 +61,12 @@ segformer = partial(build, "SegformerConfig", SEGFORMER)
 
 
 def maskformer() -> Any:
-    from transformers import DetrConfig, MaskFormerConfig, SwinConfig
+    import transformers
 
-    config = MaskFormerConfig(
-        backbone_config=SwinConfig(**FOUR_STAGES),
-        decoder_config=DetrConfig(
+    known: Any = transformers
+    config = known.MaskFormerConfig(
+        backbone_config=known.SwinConfig(**FOUR_STAGES),
+        decoder_config=known.DetrConfig(
             backbone_config=None,
             use_timm_backbone=False,
             d_model=32,
@@ -85,11 +86,12 @@ def maskformer() -> Any:
 
 
 def mask2former() -> Any:
-    from transformers import Mask2FormerConfig, SwinConfig
+    import transformers
 
+    known: Any = transformers
     features = ["stage1", "stage2", "stage3", "stage4"]
-    config = Mask2FormerConfig(
-        backbone_config=SwinConfig(**FOUR_STAGES, out_features=features),
+    config = known.Mask2FormerConfig(
+        backbone_config=known.SwinConfig(**FOUR_STAGES, out_features=features),
         feature_size=32,
         mask_feature_size=32,
         hidden_dim=32,

@@ -26,15 +26,20 @@ def vision(config: str, architecture: str, **changes: Any) -> Any:
     return make(architecture, getattr(transformers, config)(**{**SHAPE, **changes}))
 
 
-def build(config: str, architecture: str, **changes: Any) -> Callable[[], Any]:
-    return partial(vision, config, architecture, **changes)
+def builder(config: str, **shape: Any) -> Callable[..., Callable[[], Any]]:
+    """(architecture, changes) -> what builds it."""
+
+    def build(architecture: str, **changes: Any) -> Callable[[], Any]:
+        return partial(vision, config, architecture, **{**shape, **changes})
+
+    return build
 
 
-vit = partial(build, "ViTConfig", **FFN)
-deit = partial(build, "DeiTConfig", **FFN)
-dinov2 = partial(build, "Dinov2Config", **RATIO)
-registers = partial(build, "Dinov2WithRegistersConfig", **RATIO, num_register_tokens=3)
-beit = partial(build, "BeitConfig", **FFN)
+vit = builder("ViTConfig", **FFN)
+deit = builder("DeiTConfig", **FFN)
+dinov2 = builder("Dinov2Config", **RATIO)
+registers = builder("Dinov2WithRegistersConfig", **RATIO, num_register_tokens=3)
+beit = builder("BeitConfig", **FFN)
 
 CASES = {
     "vit": Case(vit("ViTModel"), images, KINDS),

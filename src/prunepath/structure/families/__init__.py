@@ -20,6 +20,7 @@ FAMILIES: Registry[Family] = Registry("family", "prunepath.families")
 _SHIPPED = (
     "llama",
     "bert",
+    "prenorm_bert",
     "mpnet",
     "distilbert",
     "albert",
@@ -45,10 +46,15 @@ _SHIPPED = (
     "swin",
     "swinv2",
     "clip",
+    "siglip",
     "blip",
     "segformer",
     "maskformer",
     "mask2former",
+    "mixtral",
+    "qwen2_moe",
+    "qwen3_moe",
+    "olmoe",
 )
 for _name in _SHIPPED:
     FAMILIES.register(_name, f"prunepath.structure.families.{_name}:{_name.upper()}")

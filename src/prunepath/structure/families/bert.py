@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from prunepath.structure.families.table import Family, Kind, Place, Stack
 
-__all__ = ["BERT", "attention_kinds"]
+__all__ = ["BERT", "BERT_PLACES", "FFN", "attention_kinds"]
 
 
 def attention_kinds(query: str, output: str) -> tuple[Kind, ...]:
@@ -54,13 +56,34 @@ FFN = Place(
     ),
 )
 
+CROSS_ATTENTION = replace(
+    ATTENTION,
+    name="crossattention",
+    module="crossattention",
+    prefix="cross",
+    optional=True,  # of decoders that read an encoder
+)
+
+BERT_PLACES = (ATTENTION, CROSS_ATTENTION, FFN)
+"""The sub-layers of a layer, wherever its norms are."""
+
 BERT = Family(
     name="bert",
-    model_types=("bert", "roberta", "xlm-roberta", "camembert", "electra"),
+    model_types=(
+        "bert",
+        "roberta",
+        "xlm-roberta",
+        "camembert",
+        "electra",
+        "data2vec-text",
+        "ernie",
+        "bert-generation",
+        "roc_bert",
+    ),
     stacks=(
         Stack(
             layers="encoder.layer",
-            places=(ATTENTION, FFN),
+            places=BERT_PLACES,
             config_sizes={"intermediate_size": ("ffn",)},
             additive=False,
         ),

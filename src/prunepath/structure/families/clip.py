@@ -1,6 +1,6 @@
-"""CLIP and SigLIP: two pre-norm towers, each found by the type of its own config.
+"""CLIP, and the text tower of SigLIP: pre-norm towers, each found by the type of its own config.
 
-Projections into the shared space and SigLIP's attention pooling stay.
+Projections into the shared space stay.
 """
 
 from __future__ import annotations
@@ -8,22 +8,22 @@ from __future__ import annotations
 from prunepath.structure.families.table import Family, Stack
 from prunepath.structure.families.vision import attention, mlp
 
-__all__ = ["CLIP"]
+__all__ = ["CLIP", "LAYER"]
+
+LAYER = (attention("self_attn", output="out_proj"), mlp())
 
 CLIP = Family(
     name="clip",
     model_types=(
         "clip_vision_model",
         "clip_text_model",
-        "siglip_vision_model",
         "siglip_text_model",
-        "siglip2_vision_model",
         "siglip2_text_model",
     ),
     stacks=(
         Stack(
             layers="encoder.layers",
-            places=(attention("self_attn", output="out_proj"), mlp()),
+            places=LAYER,
             config_sizes={"intermediate_size": ("ffn",)},
         ),
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prunepath.structure.families.parts import ROTARY_SIZES, rotary_place
+from prunepath.structure.families.parts import HEAD_NORM, ROTARY_SIZES, rotary_place
 from prunepath.structure.families.table import Family, Kind, Place, Stack
 
 __all__ = ["GATED_FFN", "LLAMA"]
@@ -21,6 +21,8 @@ GATED_FFN = Place(
     kinds=(Kind(name="ffn_channel", unit="ffn", gate="down_proj.input", consumer="down_proj"),),
 )
 
+EVERY_ATTENTION_KIND = ("qk_coordinate", "vo_coordinate", "query_head", "kv_group")
+
 LLAMA = Family(
     name="llama",
     model_types=("llama", "mistral", "qwen2", "gemma"),
@@ -29,7 +31,15 @@ LLAMA = Family(
             layers="layers",
             config_sizes=ROTARY_SIZES,
             places=(
-                rotary_place(runtime="rotary_attention"),
+                # Models of these types have no norms here; where one was put in, the compact
+                # module would leave it out.
+                rotary_place(
+                    runtime="rotary_attention",
+                    refuse={
+                        "q_norm": (EVERY_ATTENTION_KIND, HEAD_NORM),
+                        "k_norm": (EVERY_ATTENTION_KIND, HEAD_NORM),
+                    },
+                ),
                 GATED_FFN,
             ),
         ),

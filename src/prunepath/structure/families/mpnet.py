@@ -1,4 +1,4 @@
-"""MPNet: the layers of BERT, with one relative position bias that all layers add to their logits."""
+"""MPNet: the layers of BERT, with one relative position bias that all layers share."""
 
 from __future__ import annotations
 

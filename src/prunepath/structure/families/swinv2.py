@@ -24,11 +24,10 @@ SWINV2 = Family(
             places=(
                 replace(
                     ATTENTION,
-                    linears={
-                        **ATTENTION.linears,
-                        "self.continuous_position_bias_mlp.2": ("head", ""),
+                    tensors={
+                        "self.logit_scale": ("head", "", ""),
+                        "self.continuous_position_bias_mlp.2.weight": ("head", ""),
                     },
-                    tensors={"self.logit_scale": ("head", "", "")},
                     refuse={"self.logit_scale": (("qk_coordinate",), COSINE)},
                 ),
                 FFN,

@@ -43,6 +43,7 @@ class Place:
     Args:
         name: how messages call it.
         module: path inside a layer; empty: the layer itself. All names below are relative to it.
+            `*` stands for any one name: every module that matches is a place of its own.
         sizes: factor -> its size; later ones may use earlier ones.
         linears: linear name -> (layout of its outputs, layout of its inputs); an empty layout
             is an axis that is never cut (the residual width).
@@ -62,9 +63,12 @@ class Place:
             because something outside the layer counts on its full size.
         runtime: name of the module of ours that runs shapes the model's own code cannot.
         attributes: attribute of the module (dots allowed) -> layout whose size it states.
-        prefix: distinguishes group names where a layer has two places with the same kinds.
+        prefix: distinguishes group names where a layer has two places with the same kinds; `*` is
+            what it stands for in `module`.
         refuse: module name inside -> why the kinds named with it cannot be cut exactly.
         optional: absent from some layers or some models of the family.
+        routed: a router decides which tokens it sees: its rows are the mean over all modules that
+            `*` stands for, and these are equally wide in the uniform layout.
     """
 
     name: str
@@ -85,6 +89,7 @@ class Place:
     sometimes: tuple[str, ...] = ()
     refuse: Mapping[str, tuple[tuple[str, ...], str]] = field(default_factory=dict)
     optional: bool = False
+    routed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,12 +105,14 @@ class Stack:
         additive: whether what a consumer puts out is added to the residual stream as it is
             (pre-norm), so that a later consumer can correct what an earlier one lost; where a
             model says so itself, the name of the config field.
+        stays: module inside a layer -> why it is not cut.
     """
 
     layers: str
     places: tuple[Place, ...]
     config_sizes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     additive: bool | str = True
+    stays: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

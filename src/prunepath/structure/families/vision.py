@@ -67,21 +67,19 @@ def attention(
     )
 
 
-def mlp(module: str = "mlp", first: str = "fc1", second: str = "fc2", **more: bool) -> Place:
+def mlp(module: str = "mlp", *, optional: bool = False) -> Place:
     """An FFN of two linear maps.
 
     Args:
         module: path of the place inside a layer; empty: the layer itself.
-        first: name of the linear map that widens.
-        second: name of the linear map that narrows.
-        more: `optional`, see `Place`.
+        optional: see `Place`.
     """
     return Place(
         name="mlp",
         module=module,
-        sizes={"ffn": f"{second}.in"},
-        linears={first: ("ffn", ""), second: ("", "ffn")},
+        sizes={"ffn": "fc2.in"},
+        linears={"fc1": ("ffn", ""), "fc2": ("", "ffn")},
         native=("ffn",),
-        kinds=(Kind(name="ffn_channel", unit="ffn", gate=f"{second}.input", consumer=second),),
-        **more,
+        kinds=(Kind(name="ffn_channel", unit="ffn", gate="fc2.input", consumer="fc2"),),
+        optional=optional,
     )
