@@ -70,9 +70,13 @@ def _cell(family: Family, kind: str) -> str:
 def _reasons(family: Family) -> list[str]:
     found: dict[str, None] = {}
     for stack in family.stacks:
+        for module, why in stack.stays.items():
+            found[f"- {family.name}: `{module}`: {why}"] = None
         for place in stack.places:
             for module, (kinds, why) in place.refuse.items():
-                found[f"- {family.name}: {', '.join(kinds)} where there is `{module}`: {why}"] = None
+                found[f"- {family.name}: {', '.join(kinds)} where there is `{module}`: {why}"] = (
+                    None
+                )
     return list(found)
 
 

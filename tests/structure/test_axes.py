@@ -58,6 +58,23 @@ def test_fixed_axis_is_never_cut() -> None:
     assert not any(fixed.covers(layout(unit)) for unit in UNITS)
 
 
+def test_parts_that_are_interleaved_differently_follow_one_another() -> None:
+    axis = Axis.parse("kv rep: pair | value ; kv: pair | value", SIZES)
+    rep, pair, value = SIZES["rep"], SIZES["pair"], SIZES["value"]
+    assert axis.num_parts == 4
+    assert axis.size == SIZES["kv"] * (rep + 1) * (pair + value)
+    assert axis.factors == {name: SIZES[name] for name in ("kv", "rep", "pair", "value")}
+    start = SIZES["kv"] * rep * (pair + value)
+    step = pair + value
+    expected = [start + kv * step + i for kv in range(SIZES["kv"]) for i in range(pair)]
+    assert axis.positions(2).tolist() == expected
+    owner = axis.owner(layout("kv value"))
+    assert owner[pair : pair + value].tolist() == list(range(value))
+    assert owner[start + pair : start + pair + value].tolist() == list(range(value))
+    assert owner[start : start + pair].tolist() == [-1] * pair
+    assert axis.resized({"pair": 1}).size == SIZES["kv"] * (rep + 1) * (1 + value)
+
+
 def test_words() -> None:
     axis = layout("kv half pair")
     assert str(axis) == "kv=3 half=2 pair=4"

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -15,7 +16,9 @@ from prunepath.structure.discover import discover
 from prunepath.structure.encoding import structure_from_dict, structure_to_dict
 from prunepath.structure.families.llama import LLAMA
 from prunepath.structure.families.table import Family, Stack
+from prunepath.structure.selection import Selection
 from prunepath.structure.units import Structure
+from prunepath.surgery.cut import cut
 from tests.conformance.families import FAMILIES, dense, structure_of, tiny
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
@@ -155,6 +158,14 @@ def test_nothing_to_cut() -> None:
         layer.mlp.up_proj = nn.Identity()
     with pytest.raises(ModelError, match="nothing in this 'llama' model can be cut: a norm over"):
         discover(model)
+
+
+def test_nothing_left_to_cut() -> None:
+    structure = structure_of("llama-untied")
+    emptied = {g.name: np.zeros(g.num_units, dtype=np.bool_) for g in structure.groups}
+    gone = cut(dense("llama-untied"), structure, Selection(emptied))
+    with pytest.raises(ModelError, match="can be cut: everything was cut away before"):
+        discover(gone)
 
 
 @every_family

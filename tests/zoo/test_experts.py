@@ -12,9 +12,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import prunepath
 from prunepath.checkpoint.save import is_stock, save_model
+from prunepath.data.samples import Samples
+from prunepath.statistics.collect import Wanted, recording
+from prunepath.statistics.sums import Statistics
 from prunepath.structure.cost import cost_of
 from prunepath.structure.discover import discover
-from prunepath.structure.gates import gated, gates_of
+from prunepath.structure.gates import frozen, gated, gates_of
 from prunepath.structure.selection import Selection, everything
 from prunepath.structure.units import Structure
 from prunepath.surgery.cut import cut
@@ -130,3 +133,19 @@ def test_what_was_saved_loads(name: str, kind: str, tmp_path: Path) -> None:
     save_model(smaller, None, tmp_path)
     loaded: Any = prunepath.load(tmp_path)
     assert furthest(loaded(**batch), expected) < 1e-6
+
+
+def test_an_expert_that_is_sent_nothing_has_sums_of_zero() -> None:
+    model = stock(**{**OPTIONS["mixtral"], **CHOOSY, "num_experts_per_tok": 1})
+    unfuse_experts_(model)
+    structure, sums, batch = read(model), Statistics(), text(1, 2, mask=False)
+    with torch.enable_grad(), frozen(model), recording(model, structure, Wanted(), sums) as told:
+        told.begin(Samples(inputs=batch))
+        model(**batch).logits.square().sum().backward()
+    groups = structure.of_kind("expert_channel")
+    rows = {group.name: float(sums.rows[group.consumer]) for group in groups}
+    assert 0.0 in rows.values()
+    for group in groups:
+        assert (float(sums.mean("fisher", group.name).sum()) == 0) == (rows[group.name] == 0)
+        assert sums.mean("moments", group.consumer).isfinite().all()
+        assert sums.mean("output_gradients", group.consumer).isfinite().all()

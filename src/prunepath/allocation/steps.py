@@ -129,7 +129,7 @@ def positions_per_unit(structure: Structure, group: UnitGroup) -> int:
         axis.part(number).size // group.num_units
         for tensor in place.tensors
         for axis in tensor.axes
-        for number in range(len(axis.parts))
+        for number in range(axis.num_parts)
         if axis.part(number).covers(group.unit) and axis.part(number).size and not tensor.whole
     )
 

@@ -17,6 +17,7 @@ from prunepath.errors import RequestError
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from typing_extensions import Self
 
 __all__ = ["Samples", "fingerprint_of"]
 
@@ -53,7 +54,7 @@ class Samples:
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
 
-    def rows(self, start: int, stop: int) -> Samples:
+    def rows(self, start: int, stop: int) -> Self:
         """Samples start to stop - 1, with their own fingerprint.
 
         Raises:
@@ -64,19 +65,26 @@ class Samples:
                 f"samples {start} to {stop} were asked for, but there are {len(self)}; give a "
                 "range within them"
             )
+        description = f"{self.description}, {start} to {stop - 1} of those"
+        return self._slice(start, stop, description, fingerprint="")
+
+    def _slice(self, start: int, stop: int, description: str, fingerprint: str) -> Self:
         return replace(
             self,
             inputs={name: value[start:stop] for name, value in self.inputs.items()},
             labels=None if self.labels is None else self.labels[start:stop],
             references=self.references[start:stop],
-            description=f"{self.description}, {start} to {stop - 1} of those",
-            fingerprint="",
+            description=description,
+            fingerprint=fingerprint,
         )
 
-    def batches(self, size: int) -> Iterator[Samples]:
+    def batches(self, size: int) -> Iterator[Self]:
         """The samples in batches; the last one may be smaller."""
         for start in range(0, len(self), size):
-            yield self.rows(start, min(start + size, len(self)))
+            stop = min(start + size, len(self))
+            # Named after the whole: hashing every batch again would cost more than some passes.
+            name = f"{self.fingerprint}[{start}:{stop}]"
+            yield self._slice(start, stop, self.description, name)
 
     def to(self, device: Any) -> dict[str, Tensor]:
         """The inputs on a device, to be passed to a model as keywords."""

@@ -56,7 +56,7 @@ def latency_table(
         RequestError: the model's layers are not alike.
     """
     whole = discover(model)
-    _require_alike(model, len(whole.stacks))
+    _require_alike(model, whole)
     file = cache_file(model.config, sequence_length, str(model.dtype), torch.get_num_threads())
     if file.is_file():
         return LatencyTable.from_json(file.read_text())
@@ -71,7 +71,7 @@ def latency_table(
             smaller = cut(one, structure, _shrunk(structure, place, fractions))
             return _module_seconds(smaller, task, place.module, sequence_length)
 
-        grids[place.path.rpartition(".")[2]] = (factors, build_grid(factors, seconds_at))
+        grids[_sort(place)] = (factors, build_grid(factors, seconds_at))
     per_layer = sum(float(grid.max()) for _, grid in grids.values())
     seconds = forward_seconds(model, task, sequence_length)
     table = LatencyTable(
@@ -85,12 +85,22 @@ def latency_table(
     return table
 
 
-def _require_alike(model: Any, num_stacks: int) -> None:
-    if num_stacks != 1 or not isinstance(getattr(model.config, "num_hidden_layers", None), int):
+def _require_alike(model: Any, structure: Structure) -> None:
+    shapes: dict[str, set[tuple[tuple[str, int], ...]]] = {}
+    for place in structure.places:
+        shapes.setdefault(_sort(place), set()).add(tuple(sorted(place.factors.items())))
+    one_shape = all(len(found) == 1 for found in shapes.values())
+    counted = getattr(model.config, "num_hidden_layers", None) == structure.num_layers
+    if len(structure.stacks) != 1 or not one_shape or not counted:
         raise RequestError(
             f"a latency budget was asked for, and a '{model.config.model_type}' model has layers "
             "of several kinds, which one layer cannot stand for; use --macs or --params"
         )
+
+
+def _sort(place: PlaceInfo) -> str:
+    """What a place is called in the table: the same in every layer."""
+    return place.path.rpartition(".")[2]
 
 
 def _one_layer(model: Any) -> Any:

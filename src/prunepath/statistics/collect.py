@@ -216,7 +216,9 @@ class _GradientReader:
             sums.add_("gradient", group.name, terms.sum(0))
             # The gradient of a gate that all tokens of a window share.
             whole = units.sum(1) if units.ndim > 2 else units
-            sums.add_("gradient_windows", group.name, whole.reshape(len(whole), -1).abs().sum(0))
+            sums.add_(
+                "gradient_windows", group.name, whole.reshape(-1, group.num_units).abs().sum(0)
+            )
             if group.num_units <= BLOCK_LIMIT:
                 sums.add_moment_("fisher_blocks", group.name, terms)
 

@@ -99,6 +99,8 @@ class Statistics:
         """
         sums: Mapping[str, Tensor] = getattr(self, table)
         count = float(self.rows.get(key, 0.0)) if table in _BY_ROW else float(self.tokens)
+        if table in _BY_ROW and key in self.rows:
+            count = max(1.0, count)  # a router sent this consumer nothing: its sums are zero
         if key not in sums or not count:
             raise RequestError(
                 f"the sums '{table}' of '{key}' are needed, and the statistics hold {len(sums)} "

@@ -6,7 +6,7 @@ is named by some of these factors (`"kv pair"`: one rotary pair of one KV group)
 then belongs to exactly one unit, and a cut, a gate and a cost all follow from the same words.
 
 A fused projection is several layouts on one axis: `"head qk | head qk | head value"` one after the
-other, or `"head: qk | qk | value"` interleaved head by head.
+other, or `"head: qk | qk | value"` interleaved head by head; a `;` ends what is interleaved.
 """
 
 from __future__ import annotations
@@ -80,6 +80,7 @@ class Axis:
         parts: layouts that follow one another; none at all: an axis no unit ever cuts.
         outer: factors in front of all parts; every value of theirs holds one copy of each part.
         fixed_width: width of an axis without parts.
+        after: what follows, with its own outer factors.
 
     Example:
         >>> fused = Axis.parse("head: qk | qk | value", {"head": 2, "qk": 1, "value": 2})
@@ -92,14 +93,17 @@ class Axis:
     parts: tuple[AxisLayout, ...]
     outer: AxisLayout = AxisLayout((), ())
     fixed_width: int = 0
+    after: Axis | None = None
 
     @classmethod
     def parse(cls, text: str, sizes: Mapping[str, int]) -> Axis:
         """Read `"head: qk | qk | value"` with the sizes of its factors."""
-        before, colon, after = text.partition(":")
-        outer, rest = (before, after) if colon else ("", before)
+        own, semicolon, more = text.partition(";")
+        before, colon, inside = own.partition(":")
+        outer, rest = (before, inside) if colon else ("", before)
         parts = tuple(AxisLayout.parse(part, sizes) for part in rest.split("|"))
-        return cls(parts, AxisLayout.parse(outer, sizes))
+        after = cls.parse(more, sizes) if semicolon else None
+        return cls(parts, AxisLayout.parse(outer, sizes), after=after)
 
     @classmethod
     def fixed(cls, width: int) -> Axis:
@@ -116,22 +120,36 @@ class Axis:
         """Number of positions."""
         if not self.parts:
             return self.fixed_width
+        return self._own_size + (self.after.size if self.after else 0)
+
+    @property
+    def _own_size(self) -> int:
         return self.outer.size * sum(part.size for part in self.parts)
+
+    @property
+    def num_parts(self) -> int:
+        """Number of layouts side by side."""
+        return len(self.parts) + (self.after.num_parts if self.after else 0)
 
     @property
     def factors(self) -> dict[str, int]:
         """Every named factor with its size; numbers in a layout are no factors."""
         layouts = (self.outer, *self.parts)
         pairs = {n: s for x in layouts for n, s in zip(x.names, x.sizes, strict=True)}
-        return {name: size for name, size in pairs.items() if not name.isdigit()}
+        own = {name: size for name, size in pairs.items() if not name.isdigit()}
+        return own | (self.after.factors if self.after else {})
 
     def part(self, index: int) -> AxisLayout:
         """The product that the positions of one part are made of."""
+        if self.after and index >= len(self.parts):
+            return self.after.part(index - len(self.parts))
         own = self.parts[index]
         return AxisLayout(self.outer.names + own.names, self.outer.sizes + own.sizes)
 
     def positions(self, index: int) -> IntArray:
         """Where one part lies on the axis, in the order of `part`."""
+        if self.after and index >= len(self.parts):
+            return self._own_size + self.after.positions(index - len(self.parts))
         widths = [part.size for part in self.parts]
         start = sum(widths[:index])
         inner = np.arange(start, start + widths[index])
@@ -140,7 +158,7 @@ class Axis:
 
     def covers(self, unit: AxisLayout) -> bool:
         """Whether any position here belongs to a unit of that layout."""
-        return any(self.part(index).covers(unit) for index in range(len(self.parts)))
+        return any(self.part(index).covers(unit) for index in range(self.num_parts))
 
     def owner(self, unit: AxisLayout) -> IntArray:
         """For every position, the unit it belongs to, or -1; shape (size,)."""
@@ -153,11 +171,14 @@ class Axis:
             pairs = zip(layout.names, layout.sizes, strict=True)
             return AxisLayout(layout.names, tuple(sizes.get(n, s) for n, s in pairs))
 
-        return Axis(tuple(again(part) for part in self.parts), again(self.outer), self.fixed_width)
+        parts = tuple(again(part) for part in self.parts)
+        after = self.after.resized(sizes) if self.after else None
+        return Axis(parts, again(self.outer), self.fixed_width, after)
 
     def __str__(self) -> str:
         inner = " | ".join(str(part) for part in self.parts) or str(self.fixed_width)
-        return f"{self.outer}: {inner}" if self.outer.names else inner
+        own = f"{self.outer}: {inner}" if self.outer.names else inner
+        return f"{own} ; {self.after}" if self.after else own
 
 
 @lru_cache(maxsize=4096)
@@ -173,7 +194,7 @@ def _owner(layout: AxisLayout, unit: AxisLayout) -> IntArray:
 @lru_cache(maxsize=4096)
 def _axis_owner(axis: Axis, unit: AxisLayout) -> IntArray:
     index = np.full(axis.size, -1, dtype=np.int64)
-    for number in range(len(axis.parts)):
+    for number in range(axis.num_parts):
         layout = axis.part(number)
         if layout.covers(unit):
             index[axis.positions(number)] = layout.owner(unit)

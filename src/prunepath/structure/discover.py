@@ -57,7 +57,8 @@ def discover(
     for found in stacks:
         reader.read(found)
     if not reader.groups:
-        why = next(iter(reader.reasons.values()), "it has no layers")
+        nothing = "everything was cut away before" if reader.places else "it has no layers"
+        why = next(iter(reader.reasons.values()), nothing)
         raise ModelError(f"nothing in this '{base_type}' model can be cut: {why}")
     return reader.structure(base_type, probe)
 

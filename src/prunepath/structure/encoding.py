@@ -52,7 +52,8 @@ def _layout(data: dict[str, Any]) -> AxisLayout:
 
 def _axis(data: dict[str, Any]) -> Axis:
     parts = tuple(_layout(part) for part in data["parts"])
-    return Axis(parts, _layout(data["outer"]), int(data["fixed_width"]))
+    after = _axis(data["after"]) if data.get("after") else None
+    return Axis(parts, _layout(data["outer"]), int(data["fixed_width"]), after)
 
 
 def _group(data: dict[str, Any]) -> UnitGroup:

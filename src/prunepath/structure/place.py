@@ -58,6 +58,8 @@ def misfit(
 ) -> tuple[str, bool]:
     """Why a place cannot be described by its table, or an empty string; and whether it is simply
     not there, which an optional place may be."""
+    if any(bool(getattr(config, flag, False)) != value for flag, value in table.when.items()):
+        return "", True
     first = next(iter(table.linears))
     if path not in modules or not is_linear(modules.get(f"{path}.{first}")):
         if table.optional:

@@ -39,7 +39,8 @@ def legal_sizes(
 
 def _accepts(config: Any, field: str, value: int) -> bool:
     fields = {**config.to_dict(), field: value}
-    fields.setdefault("head_dim", None)
+    if not isinstance(getattr(type(config), "head_dim", None), property):
+        fields.setdefault("head_dim", None)
     try:
         type(config)(**fields)
     except Exception:  # the class decides; whatever it raises means no

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -120,14 +121,21 @@ def run_positions(
     """
     own = [group for group in groups if set(untied(group)) <= set(place.native)]
     kept = kept_positions(axis, own, selection)
-    if kept.any():
+    parts: list[Any] = [slice(None)]
+    if isinstance(axis, Axis) and axis.num_parts:
+        parts = [axis.positions(index) for index in range(axis.num_parts)]
+    lost = [part for part in parts if not kept[part].any()]
+    if not lost:
         return kept
     shells = {}
     for group in own:
         keep = selection.of(group).reshape(group.num_lanes, -1).copy()
         keep[:, 0] |= ~keep.any(axis=1)
         shells[group.name] = keep.reshape(-1)
-    return kept_positions(axis, own, Selection(shells))
+    left = kept_positions(axis, own, Selection(shells))
+    for part in lost:
+        kept[part] = left[part]
+    return kept
 
 
 def tensor_positions(

@@ -49,7 +49,7 @@ class GateSite:
     @property
     def positions(self) -> IntArray | None:
         """Which positions of the activation are gated; None: all of them, in their own order."""
-        return None if len(self.axis.parts) == 1 else self.axis.positions(self.part)
+        return None if self.axis.num_parts == 1 else self.axis.positions(self.part)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,11 +33,9 @@ class _Filled:
         """The map of the class it was mixed into, between a gather and a scatter."""
         if self.in_positions is not None:
             hidden = hidden.index_select(-1, self.in_positions)
-        small: Tensor
-        if hidden.shape[-1]:
-            small = super().forward(hidden)  # type: ignore[misc]
-        else:  # a map stored transposed cannot multiply nothing
-            small = self._of_nothing(hidden)
+        # A map stored transposed cannot multiply nothing.
+        full = hidden.shape[-1] > 0
+        small: Tensor = super().forward(hidden) if full else self._of_nothing(hidden)  # type: ignore[misc]
         if self.out_positions is None:
             return small
         wide = small.new_zeros(*small.shape[:-1], self.run_out_features)

@@ -97,9 +97,25 @@ def state_sizes_(model: nn.Module, place: PlaceInfo, run: Mapping[str, int]) -> 
     """Set the attributes in which a module states the sizes it runs at."""
     for path, text in place.attributes.items():
         owner, _, name = f"{place.module}.{path}".rpartition(".")
-        module = model.get_submodule(owner)
+        module: Any = model.get_submodule(owner.removesuffix(".config"))
+        if owner.endswith(".config"):  # the code asks the config of all layers for its own size
+            if not isinstance(module.config, _ConfigView):
+                module.config = _ConfigView(module.config)
+            module = module.config
         if hasattr(module, name):
             setattr(module, name, AxisLayout.parse(text, run).size)
+
+
+class _ConfigView:
+    """The config of a whole model as one layer sees it: sizes of its own, all else shared."""
+
+    def __init__(self, config: Any) -> None:
+        self._whole = config
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "_whole":  # while it is copied or unpickled
+            raise AttributeError(name)
+        return getattr(self._whole, name)
 
 
 def install_(

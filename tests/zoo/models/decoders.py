@@ -96,9 +96,7 @@ CASES = {
     "gpt2-classifier": case(
         PLAIN, "GPT2", head="ForSequenceClassification", num_labels=3, generates=False
     ),
-    "gpt2-cross": Case(
-        partial(decoder, "GPT2", **GPT2, add_cross_attention=True), seen, PLAIN
-    ),
+    "gpt2-cross": Case(partial(decoder, "GPT2", **GPT2, add_cross_attention=True), seen, PLAIN),
     "opt": case(PLAIN, "OPT", ffn_dim=48),
     "opt-eager-no-bias": case(PLAIN, "OPT", ffn_dim=48, attention="eager", enable_bias=False),
     "opt-post-norm-projected": case(
@@ -129,7 +127,18 @@ CASES = {
     ),
     "phi3": case(GROUPED, "Phi3", **GROUPS),
     "phi3-eager-window": case(
-        GROUPED, "Phi3", **GROUPS, attention="eager", sliding_window=WINDOW, tie_word_embeddings=True
+        GROUPED,
+        "Phi3",
+        **GROUPS,
+        attention="eager",
+        sliding_window=WINDOW,
+        tie_word_embeddings=True,
+    ),
+    "phi3-part-rotary": case(
+        ("qk_coordinate", "qk_plain", *GROUPED[1:]),
+        "Phi3",
+        **GROUPS,
+        rope_parameters={**ROPE, "partial_rotary_factor": 0.5},
     ),
     "qwen3": case(NORMED, "Qwen3", **GROUPS, head_dim=12),
     "qwen3-eager-bias-window": case(
@@ -160,6 +169,22 @@ CASES = {
     "starcoder2": case(GROUPED, "Starcoder2", **GROUPS, sliding_window=WINDOW),
     "starcoder2-eager-no-bias": case(
         GROUPED, "Starcoder2", **GROUPS, attention="eager", use_bias=False
+    ),
+    "falcon": case(GROUPED, "Falcon", ffn_hidden_size=48),
+    "falcon-grouped": case(
+        GROUPED, "Falcon", ffn_hidden_size=48, new_decoder_architecture=True, num_kv_heads=2
+    ),
+    "falcon-alibi-serial": case(
+        GROUPED,
+        "Falcon",
+        ffn_hidden_size=48,
+        alibi=True,
+        multi_query=False,
+        parallel_attn=False,
+        bias=True,
+    ),
+    "falcon-alibi-eager": case(
+        GROUPED, "Falcon", ffn_hidden_size=48, attention="eager", alibi=True, bias=True
     ),
     "olmo2": case(("vo_coordinate", "ffn_channel"), "Olmo2", **GROUPS),
     "olmo2-eager-bias": case(

@@ -19,8 +19,8 @@ def both_texts(rows: int, tokens: int) -> dict[str, Tensor]:
     return {**text(rows, tokens), "decoder_input_ids": target}
 
 
-def t5(architecture: str = "T5ForConditionalGeneration", **changes: Any) -> Any:
-    from transformers import T5Config
+def t5(kind: str = "T5", architecture: str = "ForConditionalGeneration", **changes: Any) -> Any:
+    import transformers
 
     shape: dict[str, Any] = {
         "vocab_size": VOCAB_SIZE,
@@ -33,7 +33,8 @@ def t5(architecture: str = "T5ForConditionalGeneration", **changes: Any) -> Any:
         "relative_attention_num_buckets": 8,
         "decoder_start_token_id": 0,
     }
-    return make(architecture, T5Config(**{**shape, **changes}))
+    config = getattr(transformers, f"{kind}Config")(**{**shape, **changes})
+    return make(f"{kind}{architecture}", config)
 
 
 def bart(kind: str = "Bart", architecture: str = "ForConditionalGeneration", **changes: Any) -> Any:
@@ -100,7 +101,7 @@ CASES = {
         KINDS,
         generates=True,
     ),
-    "t5-encoder": Case(partial(t5, "T5EncoderModel"), text, KINDS),
+    "t5-encoder": Case(partial(t5, architecture="EncoderModel"), text, KINDS),
     "bart": Case(bart, both_texts, KINDS, generates=True),
     "bart-body": Case(partial(bart, architecture="Model"), both_texts, KINDS),
     "mbart": Case(partial(bart, "MBart"), both_texts, KINDS, generates=True),
@@ -108,5 +109,11 @@ CASES = {
     "marian": Case(
         partial(bart, "Marian", architecture="MTModel"), both_texts, KINDS, generates=True
     ),
+    "mt5-encoder": Case(partial(t5, "MT5", architecture="EncoderModel"), text, KINDS),
+    "umt5": Case(partial(t5, "UMT5"), both_texts, KINDS, generates=True),
+    "blenderbot": Case(partial(bart, "Blenderbot"), both_texts, KINDS, generates=True),
+    "blenderbot-small": Case(partial(bart, "BlenderbotSmall"), both_texts, KINDS, generates=True),
+    "m2m": Case(partial(bart, "M2M100"), both_texts, KINDS, generates=True),
+    "plbart": Case(partial(bart, "PLBart"), both_texts, KINDS, generates=True),
     "whisper": Case(whisper, speech, KINDS, generates=True),
 }

@@ -40,6 +40,7 @@ _SHIPPED = (
     "gemma2",
     "olmo2",
     "starcoder2",
+    "falcon",
     "vit",
     "dinov2",
     "beit",

@@ -45,16 +45,20 @@ SHARED_EXPERT = replace(
 DENSE_FFN = replace(GATED_FFN, optional=True)  # some layers of some models have no experts
 
 STAYS = {
-    "mlp.gate": "a router; whole experts stay, because without one the others get its tokens, "
-    "which no gate on an activation can say (an expert can lose all of its channels)",
-    "mlp.experts": "experts stored in one tensor; take them apart with "
-    "prunepath.surgery.experts.unfuse_experts_",
-    "mlp.shared_expert_gate": "the gate of the shared expert, one row; it stays",
+    "mlp.gate": "a router; whole experts stay: without one, its tokens go to others, which no "
+    "factor on an activation can say (an expert may lose all of its channels)",
+    "mlp.experts": "experts that are stored in one tensor are cut once they lie apart "
+    "(prunepath.surgery.experts.unfuse_experts_; every verb does it)",
 }
 
 
 def moe_family(
-    name: str, attention: Place, *others: Place, channels: str, sizes: dict[str, tuple[str, ...]]
+    name: str,
+    attention: Place,
+    *others: Place,
+    channels: str,
+    sizes: dict[str, tuple[str, ...]],
+    stays: dict[str, str] | None = None,
 ) -> Family:
     """A family of this kind.
 
@@ -64,6 +68,7 @@ def moe_family(
         others: places beside attention and experts.
         channels: config field that states the width of an expert.
         sizes: what else the config states.
+        stays: what else is not cut, and why.
     """
     return Family(
         name=name,
@@ -74,7 +79,7 @@ def moe_family(
                 config_sizes={**sizes, channels: ("channel",)},
                 additive=False,  # the weights of the router lie between
                 places=(attention, EXPERT, *others),
-                stays=STAYS,
+                stays={**STAYS, **(stays or {})},
             ),
         ),
     )

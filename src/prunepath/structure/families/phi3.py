@@ -3,7 +3,7 @@ halves of the gated FFN."""
 
 from __future__ import annotations
 
-from prunepath.structure.families.parts import grouped_kinds
+from prunepath.structure.families.parts import ROTARY_SIZES, grouped_kinds
 from prunepath.structure.families.table import Family, Kind, Place, Stack
 
 __all__ = ["PHI3"]
@@ -14,7 +14,7 @@ PHI3 = Family(
     stacks=(
         Stack(
             layers="layers",
-            config_sizes={"intermediate_size": ("ffn",)},
+            config_sizes=ROTARY_SIZES,
             places=(
                 Place(
                     name="self_attn",
@@ -24,16 +24,26 @@ PHI3 = Family(
                         "rep": ".num_key_value_groups",
                         "value": ".head_dim",
                         "half": "2",  # the members of a rotary pair: i and i + rotated / 2
-                        "pair": "value // half",
+                        "pair": "value * config.rope_parameters.partial_rotary_factor // half",
+                        "rest": "value - half * pair",  # not rotated
                     },
                     linears={
-                        "qkv_proj": ("kv rep half pair | kv half pair | kv value", ""),
+                        "qkv_proj": (
+                            "kv rep: half pair | rest ; kv: half pair | rest ; kv value",
+                            "",
+                        ),
                         "o_proj": ("", "kv rep value"),
                     },
-                    scores="kv rep half pair",
+                    scores="kv rep half pair | kv rep rest",
                     context="kv rep value",
-                    cache=("kv half pair", "kv value"),
-                    kinds=grouped_kinds("qkv_proj.output#0", "o_proj"),
+                    cache=("kv half pair", "kv rest", "kv value"),
+                    native=("kv", "rep"),
+                    attributes={
+                        "num_key_value_heads": "kv",
+                        "num_key_value_groups": "rep",
+                        "config.num_attention_heads": "kv rep",  # where the queries end
+                    },
+                    kinds=grouped_kinds("qkv_proj.output#0", "o_proj", rest="qkv_proj.output#1"),
                 ),
                 Place(
                     name="mlp",

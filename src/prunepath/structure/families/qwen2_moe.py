@@ -14,4 +14,5 @@ QWEN2_MOE = moe_family(
     DENSE_FFN,
     channels="moe_intermediate_size",
     sizes={**ROTARY_SIZES, "shared_expert_intermediate_size": ("shared",)},
+    stays={"mlp.shared_expert_gate": "the gate of the shared expert has a single row"},
 )

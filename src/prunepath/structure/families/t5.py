@@ -57,7 +57,7 @@ def ffn(module: str) -> tuple[Place, ...]:
 
 T5 = Family(
     name="t5",
-    model_types=("t5", "mt5"),
+    model_types=("t5", "mt5", "umt5"),
     stacks=(
         Stack(
             layers="encoder.block",

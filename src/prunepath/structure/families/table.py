@@ -62,11 +62,13 @@ class Place:
         held: factor -> config field that, where it is set, keeps the factor from being native,
             because something outside the layer counts on its full size.
         runtime: name of the module of ours that runs shapes the model's own code cannot.
-        attributes: attribute of the module (dots allowed) -> layout whose size it states.
+        attributes: attribute of the module (dots allowed; `config.field`: of its config, as this
+            module alone sees it) -> layout whose size it states.
         prefix: distinguishes group names where a layer has two places with the same kinds; `*` is
             what it stands for in `module`.
         refuse: module name inside -> why the kinds named with it cannot be cut exactly.
         optional: absent from some layers or some models of the family.
+        when: flags of the config, and what they must be for this place to be there.
         routed: a router decides which tokens it sees: its rows are the mean over all modules that
             `*` stands for, and these are equally wide in the uniform layout.
     """
@@ -89,6 +91,7 @@ class Place:
     sometimes: tuple[str, ...] = ()
     refuse: Mapping[str, tuple[tuple[str, ...], str]] = field(default_factory=dict)
     optional: bool = False
+    when: Mapping[str, bool] = field(default_factory=dict)
     routed: bool = False
 
 
