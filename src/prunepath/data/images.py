@@ -65,7 +65,14 @@ def image_samples(opened: Any, data: Any, request: DataRequest) -> Samples:
                 indices = _classes(keys, opened, source)
             order = interleaved(keys, request.seed)
             source = replace(source, items=[items[index] for index in order])
-        batch = read_batch(source, prepare, count=request.count, extra=request.extra)
+        batch = read_batch(
+            source,
+            prepare,
+            count=request.count,
+            extra=request.extra,
+            vary=request.vary,
+            seed=request.seed,
+        )
     labels = None
     if request.labels:
         import torch
