@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--tokens", type=int, default=WINDOWS * WINDOW)
     parser.add_argument("--window", type=int, default=WINDOW)
-    parser.add_argument("--moment-windows", type=int, default=48)
+    parser.add_argument("--moment-windows", type=int, default=64)
     parser.add_argument("--method", default="spp")
     options = parser.parse_args(arguments)
     count = options.tokens // options.window

@@ -49,8 +49,8 @@ def refit_sequentially_(
     additive: bool = True,
     streams: Mapping[str, str] | None = None,
     alpha: float = 0.7,
-    mu: float = 10.0,
-    ridge: float = 0.3,
+    trust: float = 0.4,
+    ridge: float = 0.1,
 ) -> None:
     """Repair the consumers of a cut model one after the other, on its own activations.
 
@@ -69,7 +69,8 @@ def refit_sequentially_(
         streams: consumer -> the residual stream it adds to, where a model has several (encoder and
             decoder); None: all to one.
         alpha: how much of the drift of the residual stream each consumer corrects.
-        mu: weight of the dense moments relative to the windows.
+        trust: what one row behind the dense moments counts against one row of the windows; the
+            weight mu follows from how many rows there are of each.
         ridge: strength of the anchor at the kept weights, relative to the median diagonal of the
             dense moment.
 
@@ -90,9 +91,6 @@ def refit_sequentially_(
             if args[0].ndim > 2:
                 flattened[args[0].shape[:-1].numel()] = args[0].shape[:-1]
             if name in kept:
-                prior = _Prior(
-                    dense_weights[name], statistics.mean("moments", name), kept[name], mu, ridge
-                )
                 wanted = dense_outputs[name].float()
                 stream = stream_of.get(name, "")
                 if additive and stream in drift:
@@ -101,6 +99,9 @@ def refit_sequentially_(
                     wanted = wanted - module.bias
                 inputs = own_inputs(module, args[0])
                 counted = _counted(tokens_of(inputs), skip_first, mask)
+                mu = trust * float(statistics.rows[name]) / max(1, int(counted.sum()))
+                moment = statistics.mean("moments", name)
+                prior = _Prior(dense_weights[name], moment, kept[name], mu, ridge)
                 set_weight_(module, _solve(name, inputs, wanted, counted, prior))
 
         return hook
@@ -145,9 +146,9 @@ class _Prior:
         weight = weight_OI.double()
         anchor = ridge * ridge_scale(moment_II)
         self.system = mu * moment_II[stay][:, stay]
-        self.anchor = mu * anchor
+        self.anchor = (1 + mu) * anchor
         self.system.diagonal().add_(self.anchor)
-        self.target = mu * (moment_II[stay] @ weight.T + anchor * weight[:, stay].T)
+        self.target = mu * (moment_II[stay] @ weight.T) + self.anchor * weight[:, stay].T
 
 
 def _solve(name: str, inputs: Tensor, wanted: Tensor, counted: Tensor, prior: _Prior) -> Tensor:

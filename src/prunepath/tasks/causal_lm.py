@@ -33,7 +33,7 @@ class CausalLM(Task):
     architectures = ("ForCausalLM", "LMHeadModel")
     loss_rows = "token"
     skip_first = True
-    counts = Counts(windows=32, refit=8, holdout=2, moments=48, evaluation=24, batch=1)
+    counts = Counts(windows=32, refit=8, holdout=2, moments=64, evaluation=24, batch=1)
     metric_name = "perplexity"
     higher_is_better = False
 
