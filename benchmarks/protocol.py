@@ -19,6 +19,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+OUT = ROOT / "out" / "benchmarks"
 WINDOWS, WINDOW, EVALUATION_WINDOWS = 32, 512, 24
 RATIOS = (0.1, 0.2, 0.3, 0.5)
 

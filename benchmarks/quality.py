@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.protocol import (
+    OUT,
     RATIOS,
-    ROOT,
     WINDOW,
     WINDOWS,
     Rows,
@@ -42,7 +42,6 @@ VARIANTS: dict[str, tuple[str, dict[str, Any], str, str]] = {
     "random": ("random", {}, "per-layer", "sequential"),
     "random, no refit": ("random", {}, "per-layer", "none"),
 }
-OUT = ROOT / "out" / "benchmarks"
 ZERO_SHOT = ("arc_easy_test", "piqa_dev", "winogrande_dev", "openbookqa_test")
 ZERO_SHOT_RATIOS = (0.0, 0.2, 0.3)
 ZERO_SHOT_VARIANTS = ("dense", "spp", "spp, uniform", "fisher")

@@ -52,7 +52,7 @@ class SentenceEmbedding(Task):
     auto_classes = ("AutoModel",)
     architectures = ("Model",)
     loss_rows = "sample"
-    counts = Counts(windows=512, refit=128, holdout=128, moments=512, evaluation=None, batch=32)
+    counts = Counts(windows=1024, refit=256, holdout=128, moments=4096, evaluation=None, batch=32)
     metric_name = "spearman"
 
     def samples(self, opened: Any, data: Any, request: DataRequest) -> Samples:
