@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import quality, render, search_speed
+from benchmarks import quality, render, search_speed, task_speed, tasks
 
 BENCHMARKS = {
     "quality": quality.main,
     "search_speed": search_speed.main,
+    "tasks": tasks.main,
+    "task_speed": task_speed.main,
     "render": render.main,
 }
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmarks.protocol import RATIOS, ROOT, Rows
 from benchmarks.quality import VARIANTS
+from benchmarks.render_tasks import speed_section, tasks_section
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 
@@ -33,6 +34,8 @@ def main(arguments: list[str]) -> None:
         *_protocol(),
         *_quality(Rows("quality").rows),
         *_zero_shot(Rows("quality").rows),
+        *tasks_section(Rows("tasks").rows),
+        *speed_section(Rows("task_speed").rows),
         "## Cost of a search",
         "",
         *_speed(Rows("search_speed").rows),

@@ -31,8 +31,9 @@ def registries(monkeypatch: pytest.MonkeyPatch) -> None:
     """What an example registers is forgotten after the test."""
     from prunepath.methods.method import METHODS
     from prunepath.structure.families import FAMILIES
+    from prunepath.tasks import TASKS
 
-    for registry in (FAMILIES, METHODS):
+    for registry in (FAMILIES, METHODS, TASKS):
         monkeypatch.setattr(registry, "_targets", dict(registry._targets))
 
 
@@ -40,19 +41,57 @@ def registries(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_family_of_the_guide_works(
     tmp_path: Path, tiny_tokenizer: Any, text_file: Path
 ) -> None:
+    from prunepath.structure.families import FAMILIES
+
     exec(example("family"), {})
-    model = save_tiny(tmp_path / "model", tiny_tokenizer, "GPTNeoX")
+    layers = [[["global", "local"], 1]]
+    model = save_tiny(tmp_path / "model", tiny_tokenizer, "GPTNeo", attention_types=layers)
     search(model, output=tmp_path / "path", data=text_file, **SEARCH)
     found = prunepath.inspect(tmp_path / "path")
-    assert [kind.kind for kind in found.kinds] == ["ffn_channel"]
-    assert any("attention" in item.module for item in found.structure.left_alone)
-    for layout in ("uniform", "per-layer"):
-        made = prunepath.extract(
-            tmp_path / "path", output=tmp_path / layout, ratio=0.2, layout=layout
-        )
-        assert made.allocation.reached <= made.allocation.limit
-        again = prunepath.load(tmp_path / layout)
-        assert again.num_parameters() == made.allocation.cost.params
+    kinds = {kind.kind: kind.runs_natively for kind in found.kinds}
+    assert kinds == {
+        "qk_coordinate": False,
+        "vo_coordinate": False,
+        "head": True,
+        "ffn_channel": True,
+    }
+    linears = {"q_proj", "k_proj", "v_proj", "out_proj", "c_fc", "c_proj"}
+    left = {item.module.rpartition(".")[2] for item in found.structure.left_alone}
+    assert not linears & left
+    made = [
+        prunepath.extract(tmp_path / "path", output=tmp_path / layout, ratio=0.2, layout=layout)
+        for layout in ("uniform", "per-layer")
+    ]
+    del FAMILIES._targets["gpt_neo"]  # as where nobody registered it
+    for each in made:
+        assert each.allocation.reached <= each.allocation.limit
+        assert each.folder is not None
+        again = prunepath.load(each.folder)
+        assert again.num_parameters() == each.allocation.cost.params
+
+
+@pytest.mark.usefixtures("no_fresh_process", "registries")
+def test_the_task_of_the_guide_works(tmp_path: Path) -> None:
+    from transformers import BertConfig, BertModel
+
+    from tests.tasks.tiny import SHAPE, WORDS, word_tokenizer
+
+    exec(example("task"), {"__name__": __name__})
+    model, name = tmp_path / "model", "first-token-embedding"
+    BertModel(BertConfig(**SHAPE)).save_pretrained(model)
+    word_tokenizer().save_pretrained(model)
+    rows = [
+        {"sentence1": WORDS[i % 7], "sentence2": " ".join(WORDS[: 2 + i % 5]), "score": i % 6}
+        for i in range(20)
+    ]
+    counts = {**SEARCH, "window": None}
+    search(model, output=tmp_path / "path", data=rows, task=name, **counts)
+    prunepath.extract(tmp_path / "path", output=tmp_path / "small", ratio=0.2, multiple=1, floor=1)
+    found = prunepath.evaluate(tmp_path / "small", data=rows, task=name, speed=False)
+    assert (found.task, found.metric.name, found.metric.samples) == (name, "spearman", 20)
+    # Nothing asks for it by its class.
+    usual = prunepath.evaluate(model, data=rows, speed=False)
+    assert usual.task == "sentence-embedding"
 
 
 @pytest.mark.usefixtures("registries")
@@ -65,6 +104,20 @@ def test_the_method_of_the_guide_works(tmp_path: Path, model_folder: Path, text_
     assert half.provenance.method_config == {"exponent": 0.5}
     name = one.structure.groups[0].name
     assert one.damage[name] ** 0.5 == pytest.approx(half.damage[name], rel=1e-4)
+
+
+def test_the_counts_of_the_tasks_are_those_of_the_code() -> None:
+    from prunepath.tasks import TASKS
+
+    page = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")
+    written = page.partition("<!-- counts -->\n")[2].partition("<!-- /counts -->")[0]
+    rows = []
+    for name in TASKS:
+        usual = TASKS[name].counts
+        evaluated = "all" if usual.evaluation is None else usual.evaluation
+        cells = (usual.windows, usual.refit, usual.holdout, usual.moments, evaluated, usual.batch)
+        rows.append(f"| `{name}` | {' | '.join(map(str, cells))} |")
+    assert written.splitlines()[2:] == rows, "bring the table in docs/tasks.md up to date"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
