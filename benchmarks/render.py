@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> None:
 def _protocol() -> list[str]:
     return [
         "SmolLM2-135M-Instruct, float32, no training. Calibration: 32 windows x 512 tokens of",
-        "WikiText-2 validation for gradients; second moments of inputs see 96 further windows",
+        "WikiText-2 validation for gradients; second moments of inputs see 64 further windows",
         "of the same text, forward only; two more windows choose the refit's strength. Evaluation:",
         "perplexity of the first 24 windows x 512 tokens of WikiText-2 test.",
         "A ratio is the removed fraction of the block parameters, counted from shapes; FFN widths",
@@ -108,7 +108,7 @@ def _zero_shot(rows: list[dict[str, Any]]) -> list[str]:
 def _speed(rows: list[dict[str, Any]]) -> list[str]:
     lines = [
         "Plain passes are forward and backward over the same tokens, weights frozen; moments are",
-        "those of 96 further windows, forward only.",
+        "those of 64 further windows, forward only.",
         "",
         "| model | device | tokens | plain (s) | gradients (s) | moments (s) | order (s) "
         "| search / plain | peak memory / weights |",

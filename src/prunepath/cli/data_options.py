@@ -29,7 +29,8 @@ Task = Annotated[
     str | None,
     typer.Option(
         "--task",
-        help="causal-lm, image-classification, text-classification, ...",
+        help="What the model is for: causal-lm, masked-lm, seq2seq-lm, text-classification, "
+        "sentence-embedding, image-classification, image-text, segmentation or speech.",
         show_default="what the model's class is for",
     ),
 ]
@@ -37,7 +38,7 @@ Objective = Annotated[
     str | None,
     typer.Option(
         "--objective",
-        help="kl (match the dense model, no labels) or task (labels or next tokens).",
+        help="kl (match the dense model, no labels) or task (the data's labels or next tokens).",
         show_default="the method's own",
     ),
 ]
@@ -45,9 +46,9 @@ Data = Annotated[
     str | None,
     typer.Option(
         "--data",
-        help="What the task reads: text or jsonl file, folder or zip of images, table, or a "
-        "datasets id (name:config:split).",
-        show_default="for text, a public-domain one in the package",
+        help="What the task reads: text, a table (tsv, csv, jsonl), a folder or zip of images, a "
+        "folder of recordings, or a datasets id (name:config:split).",
+        show_default="for language models, a public-domain text in the package",
         rich_help_panel=_DATA,
     ),
 ]
@@ -55,7 +56,7 @@ Windows = Annotated[
     int | None,
     typer.Option(
         "--windows",
-        help="Samples (windows of text, images, sentences).",
+        help="Samples (windows of text, sentences, images, pairs, recordings).",
         show_default=_USUAL,
         rich_help_panel=_DATA,
     ),
@@ -65,7 +66,7 @@ Window = Annotated[
     typer.Option(
         "--window",
         help="Tokens per sample of text.",
-        show_default="512 for language models",
+        show_default="the task's own; 512 for causal-lm",
         rich_help_panel=_DATA,
     ),
 ]
@@ -73,7 +74,8 @@ TextField = Annotated[
     str,
     typer.Option(
         "--text-field",
-        help="Field of a row that holds the text.",
+        help="Field of a row that holds the text, the image or the path of a recording; two texts "
+        "with a comma.",
         show_default=_NAMES,
         rich_help_panel=_DATA,
     ),
@@ -82,20 +84,24 @@ LabelField = Annotated[
     str,
     typer.Option(
         "--label-field",
-        help="Field of a row that holds the label.",
+        help="Field of a row that holds the label, the mask or the transcript.",
         show_default=_NAMES,
         rich_help_panel=_DATA,
     ),
 ]
 Split = Annotated[
     str | None,
-    typer.Option("--split", help="Split of a dataset.", rich_help_panel=_DATA),
+    typer.Option(
+        "--split",
+        help="Split of a dataset, or folder of that name among images.",
+        rich_help_panel=_DATA,
+    ),
 ]
 MomentWindows = Annotated[
     int | None,
     typer.Option(
         "--moment-windows",
-        help="More samples, forward only, for the second moments the refit rests on.",
+        help="More samples, forward only, for the second moments order and refit rest on.",
         show_default=_USUAL,
         rich_help_panel=_REFIT,
     ),
@@ -104,7 +110,7 @@ RefitWindows = Annotated[
     int | None,
     typer.Option(
         "--refit-windows",
-        help="Calibration samples kept for the sequential refit.",
+        help="Calibration samples kept for the sequential refit, in whole batches.",
         show_default=_USUAL,
         rich_help_panel=_REFIT,
     ),

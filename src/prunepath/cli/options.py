@@ -79,7 +79,9 @@ Params = Annotated[
 ]
 Macs = Annotated[
     str | None,
-    typer.Option("--macs", help="Multiply-accumulates: 60% or 12G.", rich_help_panel=_BUDGET),
+    typer.Option(
+        "--macs", help="Multiply-accumulates of a sample: 60% or 12G.", rich_help_panel=_BUDGET
+    ),
 ]
 Memory = Annotated[
     str | None,
@@ -88,7 +90,7 @@ Memory = Annotated[
 Latency = Annotated[
     str | None,
     typer.Option(
-        "--latency", help="One forward pass on this machine: 80% or 12ms.", rich_help_panel=_BUDGET
+        "--latency", help="One sample on this machine: 80% or 12ms.", rich_help_panel=_BUDGET
     ),
 ]
 Ratio = Annotated[
@@ -104,7 +106,8 @@ Layout = Annotated[
     str,
     typer.Option(
         "--layout",
-        help="per-layer (best quality) or uniform (every layer the same size, loads everywhere).",
+        help="per-layer (best quality) or uniform (every layer the same size; loads in stock "
+        "transformers where the model's config can say it).",
         rich_help_panel=_CUT,
     ),
 ]
@@ -147,8 +150,8 @@ SequenceLength = Annotated[
     int | None,
     typer.Option(
         "--sequence-length",
-        help="Tokens that MACs, memory and latency are stated for.",
-        show_default="512; images have their own length",
+        help="Tokens of text that MACs, memory and latency are stated for.",
+        show_default="512; images have their own size",
         rich_help_panel=_CUT,
     ),
 ]

@@ -57,17 +57,17 @@ def loading_sentence(layout: str, kinds: Sequence[str]) -> str:
     """Where the result of an extraction will load, as far as the request says it."""
     if layout == "uniform" and not kinds:
         return (
-            "layout uniform: every layer the same size; it will load in stock transformers and in "
-            "what reads its files"
+            "layout uniform: every layer the same size; where the model's config can say it, it "
+            "will load in stock transformers and in what reads its files"
         )
     if layout == "uniform":
         return (
-            "layout uniform: it will load in stock transformers if only whole heads and channels "
-            "are cut, else with prunepath"
+            "layout uniform: it will load in stock transformers if the model's config can say what "
+            "is cut (whole heads or channels), else with prunepath"
         )
     return (
         f"layout {layout}: it will load with prunepath (prunepath.load, or the Auto classes after "
-        "`import prunepath`); --layout uniform loads everywhere"
+        "`import prunepath`); --layout uniform loads in more places"
     )
 
 

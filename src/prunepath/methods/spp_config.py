@@ -31,7 +31,7 @@ class SppConfig(MethodConfig):
     )
     curvature: str = field(
         default="refit",
-        metadata={"help": "surrogate: cost of a removal after refit, or fisher: without"},
+        metadata={"help": "surrogate: refit (cost of a removal after repair) or fisher (without)"},
     )
     solver: str = field(
         default="elimination",
@@ -58,7 +58,7 @@ class SppConfig(MethodConfig):
     guard: float = field(
         default=2.0, metadata={"help": "coupled: largest loss, as a multiple of the dense level"}
     )
-    batch_windows: int = field(default=4, metadata={"help": "windows in one forward pass"})
+    batch_windows: int = field(default=4, metadata={"help": "samples in one forward pass"})
     batches_per_step: int = field(
         default=0, metadata={"help": "batches per step, in a fixed cycle; 0: all of them"}
     )

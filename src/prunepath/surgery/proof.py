@@ -1,15 +1,16 @@
 """Prove on the user's own model that what a table says can be cut, can be cut.
 
-Layer by layer a random third of all units is gated and, in a copy of the layer, cut; both models
-must answer the same. Where they do not, every group of the layer is tried alone, and those whose
-gate and cut disagree are taken out of the structure and named with the measured difference. A
-search never sees them.
+Layer by layer a random third of all units is gated and, in a copy of the layer, cut; both layers
+must answer the same on what the model itself feeds them. Where they do not, every group of the
+layer is tried alone, and those whose gate and cut disagree are taken out of the structure and named
+with the measured difference. A search never sees them.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -64,14 +65,16 @@ def prove(model: nn.Module, structure: Structure, run: Callable[[], object]) -> 
     worst = 0.0
     layers = dict.fromkeys(place.layer_path for place in structure.places)
     owner = {place.path: place.layer_path for place in structure.places}
+    calls = _calls_of(model, layers, run)
     for layer in layers:
         groups = [group for group in structure.groups if owner[group.place] == layer]
-        together = _difference(model, structure, layer, groups, run)
+        answer = _alone(model, layer, calls[layer]) if layer in calls else run
+        together = _difference(model, structure, layer, groups, answer)
         if together <= allowed:
             worst = max(worst, together)
             continue
         for group in groups:
-            alone = _difference(model, structure, layer, [group], run)
+            alone = _difference(model, structure, layer, [group], answer)
             if alone <= allowed:
                 worst = max(worst, alone)
             else:
@@ -86,6 +89,37 @@ def prove(model: nn.Module, structure: Structure, run: Callable[[], object]) -> 
     return Proof(_without(structure, failed), worst, failed)
 
 
+_Call = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def _calls_of(
+    model: nn.Module, layers: Iterable[str], run: Callable[[], object]
+) -> dict[str, _Call]:
+    """What every layer is called with first when the model runs; layers that are handed something
+    they would change by running twice (a cache) are left out, and tried with the whole model."""
+    calls: dict[str, _Call] = {}
+    stateful: set[str] = set()
+    with ExitStack() as stack, torch.no_grad():
+        for layer in layers:
+
+            def keep(_: nn.Module, args: Any, kwargs: Any, layer: str = layer) -> None:
+                calls.setdefault(layer, (args, dict(kwargs)))
+                if any(hasattr(value, "update") for value in (*args, *kwargs.values())):
+                    stateful.add(layer)
+
+            module = model.get_submodule(layer)
+            handle = module.register_forward_pre_hook(keep, with_kwargs=True)
+            stack.callback(handle.remove)
+        run()
+    return {layer: call for layer, call in calls.items() if layer not in stateful}
+
+
+def _alone(model: nn.Module, layer: str, call: _Call) -> Callable[[], object]:
+    """Runs whatever module stands in the layer's place on the layer's own inputs."""
+    args, kwargs = call
+    return lambda: model.get_submodule(layer)(*args, **kwargs)
+
+
 def _difference(
     model: nn.Module,
     structure: Structure,
@@ -93,7 +127,7 @@ def _difference(
     groups: Sequence[UnitGroup],
     run: Callable[[], object],
 ) -> float:
-    """How far the gated and the cut layer are apart in the model's answer."""
+    """How far the gated and the cut layer are apart in what `run` answers."""
     selection = _some_of(groups)
     with torch.no_grad():
         with gated(model, structure, gates_of(selection, structure)):
@@ -107,11 +141,12 @@ def _difference(
             return float("inf")  # the model's own code cannot run what is left
         finally:
             model.set_submodule(layer, whole)
-    scale = max(1.0, *(float(value.abs().max()) for value in expected))
-    if any(one.shape != other.shape for one, other in zip(found, expected, strict=True)):
+    if len(found) != len(expected) or found[0].shape != expected[0].shape:
         return float("inf")
-    gaps = [float((one - other).abs().max()) for one, other in zip(found, expected, strict=True)]
-    worst = max(gaps) / scale
+    # What a layer says of its heads one by one has another shape when heads are gone.
+    both = [pair for pair in zip(found, expected, strict=True) if pair[0].shape == pair[1].shape]
+    scale = max(1.0, *(float(value.abs().max()) for _, value in both))
+    worst = max(float((one - other).abs().max()) for one, other in both) / scale
     return worst if np.isfinite(worst) else float("inf")
 
 
