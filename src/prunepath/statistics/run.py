@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["collect", "load_outputs", "outputs_file"]
 
 _SECONDS_BETWEEN_CHECKPOINTS = 20.0
+_WORK_PER_CHECKPOINT = 40.0  # seconds of work for each second of writing
 
 
 def outputs_file(folder: Path, batch: int) -> Path:
@@ -93,9 +94,11 @@ def collect(
                     _backward(model, task, batch, objective, generator, index)
                 else:
                     _forward(model, task, batch)
-            if time.monotonic() - last_saved > _SECONDS_BETWEEN_CHECKPOINTS:
+            if time.monotonic() - last_saved > pause:
+                started = time.monotonic()
                 sums.save(file)
                 last_saved = time.monotonic()
+                pause = max(pause, _WORK_PER_CHECKPOINT * (last_saved - started))
     for table, key, value in sums.items():
         if not torch.isfinite(value).all():
             raise NumericsError(
