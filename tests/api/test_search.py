@@ -140,6 +140,7 @@ def test_interrupted_while_calibrating_it_goes_on_to_the_same_bytes(
     from prunepath.statistics import run
 
     monkeypatch.setattr(run, "_SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+    monkeypatch.setattr(run, "_WORK_PER_CHECKPOINT", 0.0)
     target = tmp_path / "path"
     with pytest.raises(KeyboardInterrupt):
         search(

@@ -42,6 +42,7 @@ def read_structure(
 
     from prunepath.progress import note
     from prunepath.structure.discover import discover
+    from prunepath.structure.families.portable import carried_tables
     from prunepath.structure.gates import frozen
     from prunepath.structure.walk import found_stacks
     from prunepath.surgery.experts import unfuse_experts_
@@ -56,10 +57,11 @@ def read_structure(
     def run() -> object:
         return task.output(model, task.dummy(model, _SAMPLES).to(device))
 
+    tables = carried_tables(model)
     with frozen(model), torch.no_grad():
-        if not found_stacks(model):
+        if not found_stacks(model, tables):
             return _guessed(model, probe, run, progress)
-        structure = discover(model, probe)
+        structure = discover(model, probe, tables=tables)
         if not proven:
             return structure
         proof = prove(model, structure, run)

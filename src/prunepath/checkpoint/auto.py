@@ -26,6 +26,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from prunepath.errors import ModelError
 from prunepath.structure.discover import read_places
+from prunepath.structure.families.portable import family_from_dict
 from prunepath.surgery.experts import unfuse_experts_
 from prunepath.surgery.reshape import reshape_
 
@@ -156,7 +157,7 @@ def _seen_from(model: PreTrainedModel, record: dict[str, Any]) -> dict[str, Any]
     the parts that it lacks. The model is still dense."""
     prefix = f"{model.base_model_prefix}."
     unfuse_experts_(model, record["places"])
-    known = read_places(model)
+    known = read_places(model, [family_from_dict(table) for table in record.get("tables", ())])
     places = {
         here: entry
         for path, entry in record["places"].items()

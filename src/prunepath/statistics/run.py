@@ -78,7 +78,7 @@ def collect(
     before = onto.windows if onto is not None else 0
     sums = _resume(file) or onto or Statistics()
     size = task.counts.batch
-    last_saved = time.monotonic()
+    last_saved, pause = time.monotonic(), _SECONDS_BETWEEN_CHECKPOINTS
     per_sample = task.loss_rows == "sample"
     with (
         frozen(model),
@@ -98,7 +98,8 @@ def collect(
                 started = time.monotonic()
                 sums.save(file)
                 last_saved = time.monotonic()
-                pause = max(pause, _WORK_PER_CHECKPOINT * (last_saved - started))
+                writing = last_saved - started
+                pause = max(_SECONDS_BETWEEN_CHECKPOINTS, _WORK_PER_CHECKPOINT * writing)
     for table, key, value in sums.items():
         if not torch.isfinite(value).all():
             raise NumericsError(

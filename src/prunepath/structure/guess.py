@@ -84,8 +84,9 @@ def guessed_family(model: nn.Module, chosen: dict[str, list[Place]]) -> Family:
     """A family of the chosen variants: list of layers -> places."""
     config: Any = model.config
     model_type = str(getattr(config, "model_type", "") or type(model).__name__)
+    front = f"{getattr(model, 'base_model_prefix', '')}."  # a model with another head lacks it
     stacks = tuple(
-        Stack(layers=layers, places=tuple(places), additive=False)
+        Stack(layers=layers.removeprefix(front), places=tuple(places), additive=False)
         for layers, places in chosen.items()
     )
     return Family(name=f"{model_type} (guessed)", model_types=(model_type,), stacks=stacks)
