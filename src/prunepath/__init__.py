@@ -19,6 +19,7 @@ _PUBLIC: dict[str, str] = {
     "Place": "prunepath.structure.families",
     "PrunepathError": "prunepath.errors",
     "SolutionPath": "prunepath.path",
+    "Stack": "prunepath.structure.families",
     "curve": "prunepath.api.curve",
     "evaluate": "prunepath.api.evaluate",
     "extract": "prunepath.api.extract",

@@ -15,7 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def _tool() -> Any:
     spec = importlib.util.spec_from_file_location("page", ROOT / "tools" / "families_page.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

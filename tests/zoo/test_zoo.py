@@ -160,6 +160,21 @@ def test_what_is_saved_comes_back(name: str, what: str, tmp_path: Path) -> None:
     assert furthest(loaded(**batch), model(**batch), batch.get("attention_mask")) <= TOLERANCE
 
 
+@every_model
+def test_a_cut_model_can_be_cut_again(name: str) -> None:
+    model, _ = smaller(name, "all kinds", "ratio 0.3")
+    batch = CASES[name].inputs(3, TOKENS)
+    structure = discover(model, probe=lambda length: model(**CASES[name].inputs(1, length)))
+    selection = select(structure, "all kinds", "ratio 0.3", seed=1)
+    with gated(model, structure, gates_of(selection, structure)):
+        expected = model(**batch)
+    again = cut(model, structure, selection)
+    assert furthest(again(**batch), expected, batch.get("attention_mask")) <= TOLERANCE
+    assert cost_of(structure, selection, TOKENS).params == sum(
+        p.numel() for p in again.parameters()
+    )
+
+
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.generates])
 @pytest.mark.parametrize("what", SELECTIONS)
 def test_generate_equals_a_run_without_cache(name: str, what: str) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from prunepath.data.samples import Samples
 from prunepath.statistics.sums import Statistics
 from prunepath.structure.gates import at_site
+from prunepath.structure.matrices import own_inputs
 from prunepath.structure.units import Structure, UnitGroup
 
 __all__ = ["BLOCK_LIMIT", "Recorder", "Wanted", "estimate_bytes", "recording"]
@@ -230,10 +231,10 @@ def _on_gradient(tensor: Tensor, act: Callable[[Tensor], None]) -> None:
 def _moment_hook(name: str, recorder: Recorder) -> Any:
     sums, wanted = recorder.sums, recorder.wanted
 
-    def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
+    def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
         if torch.is_grad_enabled() != wanted.backward:
             return
-        rows = recorder.real(args[0])
+        rows = recorder.real(own_inputs(module, args[0]))
         sums.add_moment_("moments", name, rows)
         sums.add_("inputs", name, rows.float().sum(0))
         sums.add_("rows", name, torch.tensor([float(len(rows))], dtype=torch.float64))

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prunepath.structure.matrices import positions_at
 from prunepath.structure.selection import Selection
 from prunepath.structure.units import GateSite, Structure, UnitGroup
 
@@ -88,14 +89,23 @@ def _multiplier(pairs: list[tuple[Tensor, Tensor, Tensor | None]]) -> Edit:
 
 @contextmanager
 def at_site(model: nn.Module, site: GateSite, edit: Edit) -> Iterator[None]:
-    """Replace the activation at a gate site by `edit(activation)` while inside."""
+    """Replace the activation at a gate site by `edit(activation)` while inside.
+
+    Of a map that was cut before, only the positions it still reads or writes are shown.
+    """
     module = model.get_submodule(site.module)
 
+    def edited(whole: Tensor) -> Tensor:
+        positions = positions_at(module, site.side)
+        if positions is None:
+            return edit(whole)
+        return whole.index_copy(-1, positions, edit(whole.index_select(-1, positions)))
+
     def on_input(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (edit(args[0]), *args[1:])
+        return (edited(args[0]), *args[1:])
 
     def on_output(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> Tensor:
-        return edit(output)
+        return edited(output)
 
     if site.side == "input":
         handle = module.register_forward_pre_hook(on_input)

@@ -69,7 +69,7 @@ def guess_variants(model: nn.Module) -> dict[str, dict[str, list[Place]]]:
     found: dict[str, dict[str, list[Place]]] = {}
     for name, module in model.named_modules():
         if isinstance(module, nn.ModuleList) and len(module):
-            places = {path: variants for path, variants in _layer(module[0], model)}
+            places = dict(_layer(module[0], model))
             if places:
                 found[name] = places
     # The innermost list wins: a list of stages holds the layers of its stages, too.

@@ -13,6 +13,8 @@ __all__ = [
     "is_linear",
     "is_transposed",
     "out_width",
+    "own_inputs",
+    "positions_at",
     "set_weight_",
     "set_widths_",
     "weight_of",
@@ -67,3 +69,20 @@ def set_widths_(module: nn.Module) -> None:
         named.nx, named.nf = named.weight.shape
     else:
         named.out_features, named.in_features = named.weight.shape
+
+
+def positions_at(module: nn.Module, side: str) -> Tensor | None:
+    """Which positions of its surroundings a map that was cut before reads or writes; None: all.
+
+    Args:
+        module: a linear map.
+        side: `"input"` or `"output"`.
+    """
+    found = getattr(module, "in_positions" if side == "input" else "out_positions", None)
+    return found if isinstance(found, Tensor) else None
+
+
+def own_inputs(module: nn.Module, hidden: Tensor) -> Tensor:
+    """What of an activation in front of a linear map its weight multiplies."""
+    positions = positions_at(module, "input")
+    return hidden if positions is None else hidden.index_select(-1, positions)

@@ -101,7 +101,7 @@ def describe_place(
     sizes = factors_of(model, unique, table, found.config)
     record = place_record(model, unique)
     run = {name: int(size) for name, size in (record or {}).get("run", {}).items()}
-    tensors = _tensors(model, path, table, sizes)
+    tensors = _tensors(model, path, table, sizes, {**sizes, **run})
     pair_sizes = sizes if table.runtime else {**sizes, **run}
     pairs = tuple(
         AxisLayout.parse(part, pair_sizes)
@@ -152,7 +152,11 @@ def _there(model: nn.Module, path: str) -> bool:
 
 
 def _tensors(
-    model: nn.Module, path: str, table: Place, sizes: Mapping[str, int]
+    model: nn.Module,
+    path: str,
+    table: Place,
+    sizes: Mapping[str, int],
+    running: Mapping[str, int],
 ) -> list[TensorInfo]:
     tensors = []
     for name, texts in table.linears.items():
@@ -186,7 +190,7 @@ def _tensors(
         multiplies = is_linear(holder) or is_convolution(holder)
         if isinstance(parameter, Tensor):
             axes = tuple(
-                Axis.parse(text, sizes) if text else Axis.fixed(width)
+                Axis.parse(text, running) if text else Axis.fixed(width)
                 for text, width in zip(layouts, parameter.shape, strict=True)
             )
             tensors.append(

@@ -159,7 +159,12 @@ class PlaceInfo:
     @property
     def factors(self) -> dict[str, int]:
         """Every factor of the place with its size."""
-        return {n: s for t in self.tensors for axis in t.axes for n, s in axis.factors.items()}
+        found: dict[str, int] = {}
+        for tensor in sorted(self.tensors, key=lambda tensor: tensor.whole):
+            for axis in tensor.axes:
+                for name, size in axis.factors.items():
+                    found.setdefault(name, size)  # tables that stay whole may be wider
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from prunepath.structure.axes import BoolArray, IntArray
 from prunepath.structure.matrices import out_width
 
-__all__ = ["fill_", "is_filled", "own_inputs", "positions_within"]
+__all__ = ["fill_", "is_filled", "positions_within"]
 
 
 class _Filled:
@@ -84,12 +84,6 @@ def fill_(
         filled.out_positions = torch.from_numpy(where.copy()).to(device)
     if into is not None:
         filled.in_positions = torch.from_numpy(into.copy()).to(device)
-
-
-def own_inputs(module: nn.Module, hidden: Tensor) -> Tensor:
-    """What of an activation in front of a linear map its weight multiplies."""
-    positions = module.in_positions if isinstance(module, _Filled) else None
-    return hidden if positions is None else hidden.index_select(-1, positions)
 
 
 def positions_within(

@@ -29,8 +29,7 @@ from prunepath.errors import NumericsError
 from prunepath.statistics.solve import factor
 from prunepath.statistics.sums import Statistics
 from prunepath.structure.axes import BoolArray
-from prunepath.structure.matrices import set_weight_
-from prunepath.surgery.filled import own_inputs
+from prunepath.structure.matrices import own_inputs, set_weight_
 from prunepath.surgery.refit import Consumer, ridge_scale
 
 __all__ = ["refit_sequentially_"]

@@ -156,16 +156,14 @@ class Task:
         raise NotImplementedError
 
     def distance(self, output: Tensor, dense: Tensor, samples: Samples) -> Tensor:
-        """Mean distance per loss row of an answer to the dense model's: a scalar, differentiable."""
+        """Mean distance per loss row to the dense model's answer: a scalar, differentiable."""
         raise NotImplementedError
 
     def loss(self, output: Tensor, samples: Samples) -> Tensor:
         """Mean loss per loss row on the data's labels: a scalar, differentiable."""
         raise NotImplementedError
 
-    def evaluate(
-        self, model: Any, samples: Samples, *, progress: Progress | None = None
-    ) -> Metric:
+    def evaluate(self, model: Any, samples: Samples, *, progress: Progress | None = None) -> Metric:
         """The task's metric under its standard name."""
         raise NotImplementedError
 

@@ -13,7 +13,7 @@ __all__ = ["carried_tables", "family_from_dict", "family_to_dict"]
 
 
 def family_to_dict(family: Family) -> dict[str, Any]:
-    """JSON-ready form; mappings whose order counts are lists of pairs, for files sort their keys."""
+    """JSON-ready form; mappings whose order counts are lists of pairs: files sort their keys."""
     data = asdict(family)
     for stack in data["stacks"]:
         for place in stack["places"]:
