@@ -138,7 +138,6 @@ def search(
     request = DataRequest(
         count=plan.windows + plan.holdout,
         extra=plan.moments,
-        vary=plan.windows,
         window=window,
         field=text_field,
         label_field=label_field,

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from prunepath.data.image_files import Item, Items
 from prunepath.data.pixels import IGNORED, Preparer
-from prunepath.data.variations import varied
 from prunepath.errors import DataError, PrunepathError
 from prunepath.humanize import format_bytes
 
@@ -85,8 +84,6 @@ def read_batch(
     *,
     count: int | None,
     extra: int = 0,
-    vary: int = 0,
-    seed: int = 0,
     masks: bool = False,
 ) -> Batch:
     """Read and prepare images in the order they are given.
@@ -96,8 +93,6 @@ def read_batch(
         prepare: the model's preparation.
         count: images that must be there; None takes all.
         extra: further ones to take where there are more.
-        vary: so many of the first images may be taken again, varied, to make up the extra ones.
-        seed: of the variations.
         masks: whether `told` of every item reads its mask.
 
     Raises:
@@ -127,11 +122,6 @@ def read_batch(
         if len(kept) == 1 and isinstance(source.items, Sized):
             _require_memory(pixels[0], min(len(source.items), wanted or len(source.items)), source)
     _require_enough(len(kept), count, skipped, source)
-    missing = (wanted or 0) - len(kept)
-    if vary and missing > 0:
-        again = kept[:vary]
-        pixels += varied(again, missing, prepare, seed)
-        kept += [again[turn % len(again)] for turn in range(missing)]
     inputs, height, width = _joined(pixels, prepare.pads, kept)
     return Batch(
         inputs,

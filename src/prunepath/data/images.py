@@ -65,14 +65,7 @@ def image_samples(opened: Any, data: Any, request: DataRequest) -> Samples:
                 indices = _classes(keys, opened, source)
             order = interleaved(keys, request.seed)
             source = replace(source, items=[items[index] for index in order])
-        batch = read_batch(
-            source,
-            prepare,
-            count=request.count,
-            extra=request.extra,
-            vary=request.vary,
-            seed=request.seed,
-        )
+        batch = read_batch(source, prepare, count=request.count, extra=request.extra)
     labels = None
     if request.labels:
         import torch

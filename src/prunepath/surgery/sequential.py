@@ -48,7 +48,7 @@ def refit_sequentially_(
     additive: bool = True,
     streams: Mapping[str, str] | None = None,
     alpha: float = 0.7,
-    trust: float = 0.4,
+    prior: float = 38.5,
     ridge: float = 0.1,
 ) -> None:
     """Repair the consumers of a cut model one after the other, on its own activations.
@@ -68,8 +68,8 @@ def refit_sequentially_(
         streams: consumer -> the residual stream it adds to, where a model has several (encoder and
             decoder); None: all to one.
         alpha: how much of the drift of the residual stream each consumer corrects.
-        trust: what one row behind the dense moments counts against one row of the windows; the
-            weight mu follows from how many rows there are of each.
+        prior: how many samples the dense moments count for: few windows are held by them, many
+            speak for themselves; mu is this over the number of samples.
         ridge: strength of the anchor at the kept weights, relative to the median diagonal of the
             dense moment.
 
@@ -98,10 +98,10 @@ def refit_sequentially_(
                     wanted = wanted - module.bias
                 inputs = own_inputs(module, args[0])
                 counted = _counted(tokens_of(inputs), skip_first, mask)
-                mu = trust * float(statistics.rows[name]) / max(1, int(counted.sum()))
+                mu = prior / len(dense_outputs[name])
                 moment = statistics.mean("moments", name)
-                prior = _Prior(dense_weights[name], moment, kept[name], mu, ridge)
-                set_weight_(module, _solve(name, inputs, wanted, counted, prior))
+                held = _Prior(dense_weights[name], moment, kept[name], mu, ridge)
+                set_weight_(module, _solve(name, inputs, wanted, counted, held))
 
         return hook
 

@@ -39,7 +39,7 @@ class ImageClassification(Task):
     summary = "one class for every image; top-1 accuracy"
     auto_classes = ("AutoModelForImageClassification",)
     architectures = ("ForImageClassification", "ForImageClassificationWithTeacher")
-    counts = Counts(windows=256, refit=192, holdout=64, moments=768, evaluation=None, batch=16)
+    counts = Counts(windows=320, refit=256, holdout=64, moments=512, evaluation=None, batch=16)
     metric_name = "accuracy"
 
     def samples(self, opened: Any, data: Any, request: DataRequest) -> Samples:

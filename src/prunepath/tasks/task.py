@@ -53,8 +53,6 @@ class DataRequest:
     Args:
         count: samples that must be there; None takes all.
         extra: more to take where there are more.
-        vary: so many of the first samples may be taken again, varied, where there are not `extra`
-            more; only tasks with such variations do (images: mirrored and cropped).
         window: tokens per sample, for tasks that cut or pad text; None: the task's own.
         field: name of the text column; empty: the task's usual names.
         label_field: name of the label column; empty: the task's usual names.
@@ -65,7 +63,6 @@ class DataRequest:
 
     count: int | None
     extra: int = 0
-    vary: int = 0
     window: int | None = None
     field: str = ""
     label_field: str = ""
