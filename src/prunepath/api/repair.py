@@ -72,7 +72,11 @@ def repair_(
             supplies.statistics,
             lambda: task.body(model, inputs),
             skip_first=task.skip_first,
-            mask=inputs.get("attention_mask"),
+            masks=[
+                inputs[name]
+                for name in ("attention_mask", "decoder_attention_mask")
+                if name in inputs
+            ],
             additive=structure.additive,
             streams=streams,
         )

@@ -17,7 +17,7 @@ than all others (attention sinks) and would be the only thing fitted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -44,7 +44,7 @@ def refit_sequentially_(
     run: Callable[[], None],
     *,
     skip_first: bool,
-    mask: Tensor | None = None,
+    masks: Sequence[Tensor] = (),
     additive: bool = True,
     streams: Mapping[str, str] | None = None,
     alpha: float = 0.7,
@@ -62,7 +62,8 @@ def refit_sequentially_(
         statistics: the dense model's second moments.
         run: runs the cut model's layers once on the windows the outputs were kept for.
         skip_first: leave position 0 out of the sums (attention sinks of decoders).
-        mask: (B, T), 0 where a window is padded; None: nowhere.
+        masks: (B, T) each, 0 where a window is padded; texts of two lengths have two, and each
+            consumer takes the one of its own length.
         additive: whether what consumers put out is added to the residual stream as it is; where a
             norm or a scale comes in between, no consumer corrects the drift of earlier ones.
         streams: consumer -> the residual stream it adds to, where a model has several (encoder and
@@ -97,7 +98,7 @@ def refit_sequentially_(
                 if module.bias is not None:
                     wanted = wanted - module.bias
                 inputs = own_inputs(module, args[0])
-                counted = _counted(tokens_of(inputs), skip_first, mask)
+                counted = _counted(tokens_of(inputs), skip_first, masks)
                 mu = prior / len(dense_outputs[name])
                 moment = statistics.mean("moments", name)
                 held = _Prior(dense_weights[name], moment, kept[name], mu, ridge)
@@ -125,11 +126,12 @@ def refit_sequentially_(
         run()
 
 
-def _counted(shape: torch.Size, skip_first: bool, mask: Tensor | None) -> Tensor:
+def _counted(shape: torch.Size, skip_first: bool, masks: Sequence[Tensor]) -> Tensor:
     """Which rows of (B, T) count, bool, (B * T,)."""
     counted = torch.ones(shape, dtype=torch.bool)
-    if mask is not None and mask.shape == counted.shape:
-        counted = mask.cpu().bool().clone()
+    fitting = next((mask for mask in masks if mask.shape == counted.shape), None)
+    if fitting is not None:
+        counted = fitting.cpu().bool().clone()
     if skip_first and counted.ndim == 2:
         counted[:, 0] = False
     return counted.reshape(-1)
