@@ -93,8 +93,9 @@ def _zero_shot(rows: list[dict[str, Any]]) -> list[str]:
         "## Zero-shot accuracy",
         "",
         f"The first {found[0]['questions']} questions of each set, each choice scored by its mean",
-        "log-likelihood per token. With so few questions a difference below about 0.03 in the mean",
-        "says nothing.",
+        "log-likelihood per token. With so few questions a difference below about "
+        f"{2 * (0.5 / (4 * found[0]['questions'])) ** 0.5:.2f} in the mean",
+        "says nothing (two standard errors).",
         "",
         "| method | ratio | " + " | ".join(sets) + " |",
         "|---|---|" + "---|" * len(sets),
@@ -107,18 +108,19 @@ def _zero_shot(rows: list[dict[str, Any]]) -> list[str]:
 
 def _speed(rows: list[dict[str, Any]]) -> list[str]:
     lines = [
-        "Plain passes are forward and backward over the same tokens, weights frozen; moments are",
-        "those of 64 further windows, forward only.",
+        "Plain passes are forward and backward over the tokens the gradients see, weights frozen;",
+        "moments are those of so many further windows, forward only.",
         "",
-        "| model | device | tokens | plain (s) | gradients (s) | moments (s) | order (s) "
+        "| model | device | tokens | moment windows | plain (s) | gradients (s) | moments (s) "
+        "| order (s) "
         "| search / plain | peak memory / weights |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         peak, weights = row["peak_bytes"], row["weight_bytes"]
         lines.append(
             f"| {row['shape']} | {row['device']} {row['dtype']} | {row['tokens']} "
-            f"| {row['plain_seconds']:.0f} | {row['statistics_seconds']:.0f} "
+            f"| {row['moment_windows']} | {row['plain_seconds']:.0f} | {row['statistics_seconds']:.0f} "
             f"| {row['moments_seconds']:.0f} | {row['order_seconds']:.0f} "
             f"| {row['search_over_plain']:.2f} | {peak / 1e9:.2f} GB / {weights / 1e9:.2f} GB |"
         )
