@@ -93,8 +93,8 @@ def _zero_shot(rows: list[dict[str, Any]]) -> list[str]:
         "## Zero-shot accuracy",
         "",
         f"The first {found[0]['questions']} questions of each set, each choice scored by its mean",
-        "log-likelihood per token. With so few questions a difference below about"
-        f"{2 * (0.5 / (4 * found[0]['questions'])) ** 0.5:.2f} in the mean",
+        "log-likelihood per token. With so few questions a difference below",
+        f"about {2 * (0.5 / (4 * found[0]['questions'])) ** 0.5:.2f} in the mean",
         "says nothing (two standard errors).",
         "",
         "| method | ratio | " + " | ".join(sets) + " |",
@@ -121,8 +121,8 @@ def _speed(rows: list[dict[str, Any]]) -> list[str]:
         lines.append(
             f"| {row['shape']} | {row['device']} {row['dtype']} | {row['tokens']} "
             f"| {row['moment_windows']} | {row['plain_seconds']:.0f} "
-            f"| {row['statistics_seconds']:.0f} | {row['moments_seconds']:.0f} | {row['order_seconds']:.0f} "
-            f"| {row['search_over_plain']:.2f} | {peak / 1e9:.2f} GB / {weights / 1e9:.2f} GB |"
+            f"| {row['statistics_seconds']:.0f} | {row['moments_seconds']:.0f} "
+            f"| {row['order_seconds']:.0f} | {row['search_over_plain']:.2f} | {peak / 1e9:.2f} GB / {weights / 1e9:.2f} GB |"
         )
     shapes = {row["shape"] for row in rows}
     if "llama-7b" not in shapes:
