@@ -122,7 +122,8 @@ def _speed(rows: list[dict[str, Any]]) -> list[str]:
             f"| {row['shape']} | {row['device']} {row['dtype']} | {row['tokens']} "
             f"| {row['moment_windows']} | {row['plain_seconds']:.0f} "
             f"| {row['statistics_seconds']:.0f} | {row['moments_seconds']:.0f} "
-            f"| {row['order_seconds']:.0f} | {row['search_over_plain']:.2f} | {peak / 1e9:.2f} GB / {weights / 1e9:.2f} GB |"
+            f"| {row['order_seconds']:.0f} | {row['search_over_plain']:.2f} "
+            f"| {peak / 1e9:.2f} GB / {weights / 1e9:.2f} GB |"
         )
     shapes = {row["shape"] for row in rows}
     if "llama-7b" not in shapes:
