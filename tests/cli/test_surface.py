@@ -20,6 +20,7 @@ PUBLIC_NAMES = {
     "Place",
     "PrunepathError",
     "SolutionPath",
+    "Stack",
     "__version__",
     "curve",
     "evaluate",
