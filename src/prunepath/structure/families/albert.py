@@ -6,8 +6,8 @@ config states; how often its rows pass is measured.
 
 from __future__ import annotations
 
-from prunepath.structure.families.bert import attention_kinds
-from prunepath.structure.families.table import Family, Kind, Place, Stack
+from prunepath.structure.families.parts import plain_attention, plain_ffn
+from prunepath.structure.families.table import Family, Stack
 
 __all__ = ["ALBERT"]
 
@@ -20,41 +20,15 @@ ALBERT = Family(
             config_sizes={"intermediate_size": ("ffn",)},
             additive=False,
             places=(
-                Place(
-                    name="attention",
-                    module="attention",
-                    sizes={
-                        "head": ".num_attention_heads",
-                        "qk": "query.out // head",
-                        "value": "value.out // head",
-                    },
-                    linears={
-                        "query": ("head qk", ""),
-                        "key": ("head qk", ""),
-                        "value": ("head value", ""),
-                        "dense": ("", "head value"),
-                    },
-                    scores="head qk",
-                    context="head value",
-                    keys="key",
-                    native=("head",),
+                plain_attention(
+                    "query",
+                    "key",
+                    "value",
+                    "dense",
+                    heads=".num_attention_heads",
                     attributes={"num_attention_heads": "head", "all_head_size": "head value"},
-                    kinds=attention_kinds("query.output", "dense"),
                 ),
-                Place(
-                    name="ffn",
-                    sizes={"ffn": "ffn_output.in"},
-                    linears={"ffn": ("ffn", ""), "ffn_output": ("", "ffn")},
-                    native=("ffn",),
-                    kinds=(
-                        Kind(
-                            name="ffn_channel",
-                            unit="ffn",
-                            gate="ffn_output.input",
-                            consumer="ffn_output",
-                        ),
-                    ),
-                ),
+                plain_ffn("", "ffn", "ffn_output", name="ffn"),
             ),
         ),
     ),

@@ -4,27 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from prunepath.structure.families.bert import attention_kinds
-from prunepath.structure.families.table import Family, Kind, Place, Stack
+from prunepath.structure.families.parts import plain_attention, plain_ffn
+from prunepath.structure.families.table import Family, Stack
 
 __all__ = ["BART", "encoder_decoder"]
 
-SELF_ATTENTION = Place(
+SELF_ATTENTION = plain_attention(
+    "q_proj",
+    "k_proj",
+    "v_proj",
+    "out_proj",
     name="self_attn",
     module="self_attn",
-    sizes={"head": ".num_heads", "qk": "q_proj.out // head", "value": "v_proj.out // head"},
-    linears={
-        "q_proj": ("head qk", ""),
-        "k_proj": ("head qk", ""),
-        "v_proj": ("head value", ""),
-        "out_proj": ("", "head value"),
-    },
-    scores="head qk",
-    context="head value",
-    keys="k_proj",
-    native=("head",),
+    heads=".num_heads",
     attributes={"num_heads": "head"},
-    kinds=attention_kinds("q_proj.output", "out_proj"),
 )
 
 CACHED_SELF_ATTENTION = replace(SELF_ATTENTION, cache=("head qk", "head value"))
@@ -33,13 +26,7 @@ CROSS_ATTENTION = replace(
     CACHED_SELF_ATTENTION, name="encoder_attn", module="encoder_attn", prefix="cross"
 )
 
-FFN = Place(
-    name="ffn",
-    sizes={"ffn": "fc2.in"},
-    linears={"fc1": ("ffn", ""), "fc2": ("", "ffn")},
-    native=("ffn",),
-    kinds=(Kind(name="ffn_channel", unit="ffn", gate="fc2.input", consumer="fc2"),),
-)
+FFN = plain_ffn("", "fc1", "fc2", name="ffn")
 
 
 def encoder_decoder(*, additive: bool) -> tuple[Stack, Stack]:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from prunepath.structure.families.bert import ATTENTION, FFN, attention_kinds
+from prunepath.structure.families.bert import ATTENTION, FFN
+from prunepath.structure.families.parts import attention_kinds
 from prunepath.structure.families.table import Family, Place, Stack
 from prunepath.structure.families.vision import mlp
 

@@ -6,7 +6,8 @@ maps of their own; version 1 has one projection, interleaved head by head, with 
 
 from __future__ import annotations
 
-from prunepath.structure.families.bert import FFN, attention_kinds
+from prunepath.structure.families.bert import FFN
+from prunepath.structure.families.parts import attention_kinds
 from prunepath.structure.families.table import Family, Place, Stack
 
 __all__ = ["DEBERTA"]

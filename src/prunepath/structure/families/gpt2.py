@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from prunepath.structure.families.bert import attention_kinds
-from prunepath.structure.families.parts import plain_ffn
+from prunepath.structure.families.parts import attention_kinds, plain_ffn
 from prunepath.structure.families.table import Family, Place, Stack
 
 __all__ = ["GPT2"]

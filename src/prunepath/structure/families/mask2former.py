@@ -6,7 +6,7 @@ stays, as do the mask heads.
 
 from __future__ import annotations
 
-from prunepath.structure.families.bert import attention_kinds
+from prunepath.structure.families.parts import attention_kinds
 from prunepath.structure.families.table import Family, Place, Stack
 from prunepath.structure.families.vision import attention, mlp
 

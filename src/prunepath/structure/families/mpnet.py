@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from prunepath.structure.families.bert import FFN, attention_kinds
-from prunepath.structure.families.table import Family, Place, Stack
+from prunepath.structure.families.bert import FFN
+from prunepath.structure.families.parts import plain_attention
+from prunepath.structure.families.table import Family, Stack
 
 __all__ = ["MPNET"]
 
@@ -16,25 +17,14 @@ MPNET = Family(
             config_sizes={"intermediate_size": ("ffn",)},
             additive=False,
             places=(
-                Place(
-                    name="attention",
-                    module="attention",
-                    sizes={
-                        "head": ".attn.num_attention_heads",
-                        "qk": "attn.q.out // head",
-                        "value": "attn.v.out // head",
-                    },
-                    linears={
-                        "attn.q": ("head qk", ""),
-                        "attn.k": ("head qk", ""),
-                        "attn.v": ("head value", ""),
-                        "attn.o": ("", "head value"),
-                    },
-                    scores="head qk",
-                    context="head value",
-                    keys="attn.k",
-                    # Heads are not native: the bias has every head of every layer, whatever goes.
-                    kinds=attention_kinds("attn.q.output", "attn.o"),
+                # Heads are not native: the bias has every head of every layer, whatever goes.
+                plain_attention(
+                    "attn.q",
+                    "attn.k",
+                    "attn.v",
+                    "attn.o",
+                    heads=".attn.num_attention_heads",
+                    native=False,
                 ),
                 FFN,
             ),

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from prunepath.structure.families.bert import attention_kinds
-from prunepath.structure.families.parts import plain_ffn
-from prunepath.structure.families.table import Family, Place, Stack
+from prunepath.structure.families.parts import plain_attention, plain_ffn
+from prunepath.structure.families.table import Family, Stack
 
 __all__ = ["OPT"]
 
@@ -17,23 +16,16 @@ OPT = Family(
             config_sizes={"ffn_dim": ("ffn",)},
             additive="do_layer_norm_before",
             places=(
-                Place(
+                plain_attention(
+                    "q_proj",
+                    "k_proj",
+                    "v_proj",
+                    "out_proj",
                     name="self_attn",
                     module="self_attn",
                     sizes={"head": ".num_heads", "qk": ".head_dim", "value": ".head_dim"},
-                    linears={
-                        "q_proj": ("head qk", ""),
-                        "k_proj": ("head qk", ""),
-                        "v_proj": ("head value", ""),
-                        "out_proj": ("", "head value"),
-                    },
-                    scores="head qk",
-                    context="head value",
-                    keys="k_proj",
-                    cache=("head qk", "head value"),
-                    native=("head",),
                     attributes={"num_heads": "head"},
-                    kinds=attention_kinds("q_proj.output", "out_proj"),
+                    cache=("head qk", "head value"),
                 ),
                 plain_ffn("", "fc1", "fc2"),
             ),

@@ -1,4 +1,4 @@
-"""What several tables say alike: the kinds of attention with rotary pairs, and plain FFNs."""
+"""What several tables say alike: multi-head and rotary attention with their kinds, plain FFNs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ __all__ = [
     "HEAD_NORM",
     "ROTARY_SIZES",
     "WHOLE_NORM",
+    "attention_kinds",
     "grouped_kinds",
     "head_kinds",
+    "plain_attention",
     "plain_ffn",
     "rotary_place",
 ]
@@ -24,6 +26,68 @@ ROTARY_SIZES = {
     "intermediate_size": ("ffn",),
 }
 """What the configs of decoders with `rotary_place` state."""
+
+
+def attention_kinds(query: str, output: str) -> tuple[Kind, ...]:
+    """Kinds of plain multi-head attention: both coordinates, and whole heads.
+
+    Args:
+        query: where the gate of a query-key coordinate sits: `"q_proj.output"`.
+        output: the linear map behind the heads.
+    """
+    behind = {"gate": f"{output}.input", "consumer": output}
+    return (
+        Kind(name="qk_coordinate", unit="head qk", tied="head", gate=query),
+        Kind(name="vo_coordinate", unit="head value", tied="head", **behind),
+        Kind(name="head", unit="head", **behind),
+    )
+
+
+def plain_attention(
+    query: str,
+    key: str,
+    value: str,
+    output: str,
+    *,
+    name: str = "attention",
+    module: str = "attention",
+    heads: str = "",
+    sizes: Mapping[str, str] | None = None,
+    native: bool = True,
+    attributes: Mapping[str, str] | None = None,
+    cache: tuple[str, ...] = (),
+) -> Place:
+    """Multi-head attention with four projections and no rotation.
+
+    Args:
+        query, key, value: the projections in front of the heads.
+        output: the linear map behind them.
+        name, module: see `Place`.
+        heads: size expression of the number of heads; widths then follow from the projections.
+        sizes: all sizes, where they follow from something else.
+        native: whether the code runs any number of heads.
+        attributes: see `Place`.
+        cache: see `Place`.
+    """
+    usual = {"head": heads, "qk": f"{query}.out // head", "value": f"{value}.out // head"}
+    return Place(
+        name=name,
+        module=module,
+        sizes=sizes or usual,
+        linears={
+            query: ("head qk", ""),
+            key: ("head qk", ""),
+            value: ("head value", ""),
+            output: ("", "head value"),
+        },
+        scores="head qk",
+        context="head value",
+        keys=key,
+        cache=cache,
+        native=("head",) if native else (),
+        attributes=attributes or {},
+        kinds=attention_kinds(f"{query}.output", output),
+    )
 
 
 def grouped_kinds(query: str, output: str, rest: str = "") -> tuple[Kind, ...]:
@@ -99,19 +163,23 @@ def rotary_place(
     )
 
 
-def plain_ffn(module: str, up: str, down: str) -> Place:
+def plain_ffn(
+    module: str, up: str, down: str, *, name: str = "mlp", optional: bool = False
+) -> Place:
     """An FFN of two linear maps.
 
     Args:
         module: path inside a layer; empty: the layer itself.
         up: the first linear map.
         down: the second.
+        name, optional: see `Place`.
     """
     return Place(
-        name="mlp",
+        name=name,
         module=module,
         sizes={"ffn": f"{down}.in"},
         linears={up: ("ffn", ""), down: ("", "ffn")},
         native=("ffn",),
         kinds=(Kind(name="ffn_channel", unit="ffn", gate=f"{down}.input", consumer=down),),
+        optional=optional,
     )

@@ -8,25 +8,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from prunepath.structure.families.bert import attention_kinds
-from prunepath.structure.families.table import Family, Kind, Place, Stack
+from prunepath.structure.families.parts import plain_attention, plain_ffn
+from prunepath.structure.families.table import Family, Place, Stack
 
 __all__ = ["T5"]
 
-SELF_ATTENTION = Place(
+SELF_ATTENTION = plain_attention(
+    "q",
+    "k",
+    "v",
+    "o",
     name="self_attention",
     module="layer.0.SelfAttention",
-    sizes={"head": ".n_heads", "qk": "q.out // head", "value": "v.out // head"},
-    linears={
-        "q": ("head qk", ""),
-        "k": ("head qk", ""),
-        "v": ("head value", ""),
-        "o": ("", "head value"),
-    },
-    scores="head qk",
-    context="head value",
-    keys="k",
-    kinds=attention_kinds("q.output", "o"),
+    heads=".n_heads",
+    native=False,
 )
 
 CACHED_SELF_ATTENTION = replace(SELF_ATTENTION, cache=("head qk", "head value"))
@@ -41,16 +36,7 @@ CROSS_ATTENTION = replace(
 
 def ffn(module: str) -> tuple[Place, ...]:
     """The plain and the gated form of the FFN, of which a model has one."""
-    kinds = (Kind(name="ffn_channel", unit="ffn", gate="wo.input", consumer="wo"),)
-    plain = Place(
-        name="ffn",
-        module=module,
-        sizes={"ffn": "wo.in"},
-        linears={"wi": ("ffn", ""), "wo": ("", "ffn")},
-        native=("ffn",),
-        kinds=kinds,
-        optional=True,
-    )
+    plain = plain_ffn(module, "wi", "wo", name="ffn", optional=True)
     gated = {"wi_0": ("ffn", ""), "wi_1": ("ffn", ""), "wo": ("", "ffn")}
     return plain, replace(plain, linears=gated)
 

@@ -8,9 +8,10 @@ go without any change to it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
-from prunepath.structure.families.bert import attention_kinds
-from prunepath.structure.families.table import Kind, Place
+from prunepath.structure.families.parts import plain_attention, plain_ffn
+from prunepath.structure.families.table import Place
 
 __all__ = ["attention", "mlp"]
 
@@ -40,31 +41,21 @@ def attention(
     """
     own = f"{inside}." if inside else ""
     query, key, value, behind = (f"{own}{name}" for name in ("q_proj", "k_proj", "v_proj", output))
-    return Place(
-        name="attention",
+    place = plain_attention(
+        query,
+        key,
+        value,
+        behind,
         module=module,
         sizes={
             "qk": f".{own}head_dim",
             "head": f"{query}.out // qk",
             "value": f"{value}.out // head",
         },
-        linears={
-            query: ("head qk", ""),
-            key: ("head qk", ""),
-            value: ("head value", ""),
-            behind: ("", "head value"),
-        },
-        tensors=tensors or {},
-        scores="head qk",
-        context="head value",
-        keys=key,
-        native=("head",) if native else (),
-        held=held or {},
+        native=native,
         attributes={f"{own}{name}": "head" for name in ("num_attention_heads", "num_heads")},
-        kinds=attention_kinds(f"{query}.output", behind),
-        prefix=prefix,
-        optional=optional,
     )
+    return replace(place, tensors=tensors or {}, held=held or {}, prefix=prefix, optional=optional)
 
 
 def mlp(module: str = "mlp", *, optional: bool = False) -> Place:
@@ -74,12 +65,4 @@ def mlp(module: str = "mlp", *, optional: bool = False) -> Place:
         module: path of the place inside a layer; empty: the layer itself.
         optional: see `Place`.
     """
-    return Place(
-        name="mlp",
-        module=module,
-        sizes={"ffn": "fc2.in"},
-        linears={"fc1": ("ffn", ""), "fc2": ("", "ffn")},
-        native=("ffn",),
-        kinds=(Kind(name="ffn_channel", unit="ffn", gate="fc2.input", consumer="fc2"),),
-        optional=optional,
-    )
+    return plain_ffn(module, "fc1", "fc2", optional=optional)
