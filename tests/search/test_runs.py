@@ -13,7 +13,7 @@ import torch
 
 from prunepath.errors import NumericsError
 from prunepath.methods.authors import _start, _step_
-from prunepath.methods.gate_loss import GateLoss, finest_groups
+from prunepath.methods.gate_loss import GateLoss
 from prunepath.methods.method import Ranking, SearchContext, total_order
 from prunepath.methods.spp import Spp, SppConfig
 from prunepath.structure.gates import frozen
@@ -110,7 +110,7 @@ def test_only_gates_get_gradients(context: SearchContext, objective: str) -> Non
 
 
 def test_the_divergence_has_no_slope_at_the_dense_model(context: SearchContext) -> None:
-    groups = finest_groups(context.structure)
+    groups = context.structure.finest_groups
     with frozen(context.model):
         loss = GateLoss(context, groups, batch_windows=2)
         ones = torch.ones(sum(group.num_units for group in groups), dtype=torch.float64)
@@ -122,13 +122,13 @@ def test_the_divergence_has_no_slope_at_the_dense_model(context: SearchContext) 
 
 
 def test_batches_come_in_a_fixed_cycle(context: SearchContext) -> None:
-    loss = GateLoss(context, finest_groups(context.structure), batch_windows=1)
+    loss = GateLoss(context, context.structure.finest_groups, batch_windows=1)
     assert [loss.batches_of(step, 3) for step in range(3)] == [[0, 1, 2], [3, 0, 1], [2, 3, 0]]
     assert loss.batches_of(5, 0) == loss.batches_of(5, 9) == [0, 1, 2, 3]
 
 
 def test_gates_of_one_site_do_not_overlap(context: SearchContext) -> None:
-    kinds = {group.kind for group in finest_groups(context.structure)}
+    kinds = {group.kind for group in context.structure.finest_groups}
     assert kinds == {"ffn_channel", "qk_coordinate", "vo_coordinate"}
 
 
@@ -139,7 +139,7 @@ def test_the_coupled_run_measures_curvature(context: SearchContext) -> None:
         damage = ranking.damage[group.name]
         assert np.isfinite(damage).all()
         assert (damage > 0).all()
-        if group in finest_groups(context.structure):
+        if group in context.structure.finest_groups:
             assert len(set(damage)) == group.num_units
             fisher = context.statistics.mean("fisher", group.name).numpy()
             places = [np.argsort(np.argsort(values)) for values in (damage, fisher)]

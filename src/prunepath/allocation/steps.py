@@ -82,16 +82,12 @@ def default_kinds(structure: Structure, layout: str) -> tuple[str, ...]:
     native = {
         group.kind for group in structure.groups if set(group.unit.names) <= factors[group.place]
     }
-    finest: dict[tuple[str, str, int], UnitGroup] = {}
-    for group in structure.groups:
-        site = (group.gate.module, group.gate.side, group.gate.part)
-        if site not in finest or group.num_units > finest[site].num_units:
-            finest[site] = group
-    fine = {group.kind for group in finest.values()}
+    finest = structure.finest_groups
+    fine = {group.kind for group in finest}
     if layout == "per-layer":
         return tuple(kind for kind in structure.kinds if kind in fine)
     served = {group.place for group in structure.groups if group.kind in native}
-    rest = {group.kind for group in finest.values() if group.place not in served}
+    rest = {group.kind for group in finest if group.place not in served}
     return tuple(kind for kind in structure.kinds if kind in native | rest)
 
 

@@ -12,7 +12,7 @@ from prunepath.data.image_files import Item, Items, decoded
 from prunepath.errors import DataError, RequestError
 from prunepath.extras import require_extra
 
-__all__ = ["looks_like_hub_id", "open_hub_rows", "open_rows"]
+__all__ = ["looks_like_hub_id", "open_rows"]
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+){0,2}", re.ASCII)
 # Rows of a stream that are shuffled at a time.
@@ -35,23 +35,26 @@ def open_rows(
     """See rows as images with something said about them.
 
     Args:
-        data: a dataset of the `datasets` library, or an iterable of images, of pairs
-            `(image, what is said)` or of mappings.
+        data: an id of the `datasets` library, streamed, or one of its datasets, or an iterable of
+            images, of pairs `(image, what is said)` or of mappings.
         columns: usual names of the column with what is said.
         image_field: the image column that was asked for; empty: by custom.
         field: the other column that was asked for; empty: by custom.
         argument: name of the argument that asks for it.
         needed: whether something must be said.
         images: whether what is said is itself an image (a mask); it is then read on demand.
-        split: of a `DatasetDict`.
+        split: of a dataset id or of a `DatasetDict`.
         seed: of the order of a stream.
-        description: what to call the data.
+        description: what to call the data, where it has no name of its own.
 
     Raises:
         DataError: the data has no such columns, or is nothing of the kind.
         RequestError: a split of something that has none, or none of what has several.
     """
-    data = _of_split(data, split)
+    if isinstance(data, str):
+        data, description = _open_hub_rows(data, split)
+    else:
+        data = _of_split(data, split)
     ask = partial(
         pick_columns,
         columns=columns,
@@ -74,7 +77,7 @@ def open_rows(
     return Items(list(rows) if hasattr(data, "__len__") else rows, description)
 
 
-def open_hub_rows(name: str, split: str | None) -> tuple[Any, str]:
+def _open_hub_rows(name: str, split: str | None) -> tuple[Any, str]:
     """Open a dataset id as a stream, so that only what is used is fetched.
 
     Args:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from prunepath.data.class_names import LABELS_FILE, class_indices, read_class_names
 from prunepath.data.image_batch import interleaved, listed, read_batch
 from prunepath.data.image_files import Item, Items, Tree, open_tree
-from prunepath.data.image_rows import looks_like_hub_id, open_hub_rows, open_rows
+from prunepath.data.image_rows import looks_like_hub_id, open_rows
 from prunepath.data.pixels import open_preparer
 from prunepath.data.readers import missing_file_message
 from prunepath.data.samples import Samples
@@ -94,19 +94,14 @@ def open_images(data: Any, request: DataRequest) -> Iterator[Items]:
         with open_tree(path) as tree:
             yield _class_folders(tree, request.split, path)
         return
-    description, split = "", request.split
-    if isinstance(data, str):
-        data, description = open_hub_rows(data, split)
-        split = None
     yield open_rows(
         data,
         columns=LABEL_COLUMNS,
         image_field=request.field,
         field=request.label_field,
         needed=request.labels,
-        split=split,
+        split=request.split,
         seed=request.seed,
-        description=description,
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from prunepath.data.image_batch import interleaved, listed, read_batch
 from prunepath.data.image_files import Items, Tree, decoded, open_tree
-from prunepath.data.image_rows import open_hub_rows, open_rows
+from prunepath.data.image_rows import open_rows
 from prunepath.data.images import local_path, open_images
 from prunepath.data.pixels import open_preparer
 from prunepath.data.samples import Samples
@@ -149,10 +149,6 @@ def _stem(name: str) -> str:
 
 
 def _rows(data: Any, request: DataRequest) -> Items:
-    description, split = "", request.split
-    if isinstance(data, str):
-        data, description = open_hub_rows(data, split)
-        split = None
     return open_rows(
         data,
         columns=_MASK_COLUMNS,
@@ -160,7 +156,6 @@ def _rows(data: Any, request: DataRequest) -> Items:
         field=request.label_field,
         needed=request.labels,
         images=True,
-        split=split,
+        split=request.split,
         seed=request.seed,
-        description=description,
     )

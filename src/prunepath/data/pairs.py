@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from prunepath.data.image_batch import listed, read_batch
 from prunepath.data.image_columns import pick_columns
 from prunepath.data.image_files import Item, Items, Tree, decoded, open_tree
-from prunepath.data.image_rows import open_hub_rows, open_rows
+from prunepath.data.image_rows import open_rows
 from prunepath.data.images import local_path
 from prunepath.data.pixels import open_preparer
 from prunepath.data.samples import Samples
@@ -130,11 +130,7 @@ def _captions(told: Any, name: str) -> list[str]:
 def _open_pairs(data: Any, request: DataRequest) -> Iterator[Items]:
     path = local_path(data)
     if path is None:
-        description, split = "", request.split
-        if isinstance(data, str):
-            data, description = open_hub_rows(data, split)
-            split = None
-        yield _rows(data, request, split, description or "pairs given as an iterable")
+        yield _rows(data, request, request.split, "pairs given as an iterable")
     elif path.suffix.lower() in _TABLES and path.is_file():
         if request.split is not None:
             raise RequestError(

@@ -31,7 +31,7 @@ from torch import Tensor
 from prunepath.errors import NumericsError
 from prunepath.methods.bregman import Bregman, BregmanState, curvature_from, importance_order
 from prunepath.methods.elimination import median_scale
-from prunepath.methods.gate_loss import GateLoss, finest_groups
+from prunepath.methods.gate_loss import GateLoss
 from prunepath.methods.method import Ranking, SearchContext
 from prunepath.methods.run_state import RunState
 from prunepath.methods.spp_config import SppConfig
@@ -63,7 +63,7 @@ def coupled_ranking(context: SearchContext, config: SppConfig) -> Ranking:
         NumericsError: the loss is not finite, or stays above the guard however weak the coupling.
         DiskError: the state cannot be written.
     """
-    groups = finest_groups(context.structure)
+    groups = context.structure.finest_groups
     fisher = {
         group.name: context.statistics.mean("fisher", group.name).cpu()
         for group in context.structure.groups

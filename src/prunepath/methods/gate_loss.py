@@ -16,23 +16,9 @@ from prunepath.data.samples import Samples
 from prunepath.errors import NumericsError
 from prunepath.methods.method import SearchContext
 from prunepath.structure.gates import gated
-from prunepath.structure.units import Structure, UnitGroup
+from prunepath.structure.units import UnitGroup
 
-__all__ = ["GateLoss", "finest_groups"]
-
-
-def finest_groups(structure: Structure) -> tuple[UnitGroup, ...]:
-    """The group with the most units at every gate site.
-
-    Coarser units of the same site (a head beside its own coordinates) would multiply the same
-    activation twice, and a run would close both halfway and measure neither.
-    """
-    best: dict[tuple[str, str], UnitGroup] = {}
-    for group in structure.groups:
-        site = (group.gate.module, group.gate.side)
-        if site not in best or group.num_units > best[site].num_units:
-            best[site] = group
-    return tuple(group for group in structure.groups if group in best.values())
+__all__ = ["GateLoss"]
 
 
 class GateLoss:

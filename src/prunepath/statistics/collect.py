@@ -117,8 +117,7 @@ def recording(
     recorder = Recorder(sums, wanted, per_sample)
     sites: dict[tuple[str, str, int], list[UnitGroup]] = {}
     for group in structure.groups:
-        gate = group.gate
-        sites.setdefault((gate.module, gate.side, gate.part), []).append(group)
+        sites.setdefault(group.gate.key, []).append(group)
     consumers = dict.fromkeys(group.consumer for group in structure.groups if group.consumer)
     with ExitStack() as stack:
         if wanted.backward:

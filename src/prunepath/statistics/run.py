@@ -84,9 +84,10 @@ def collect(
         frozen(model),
         recording(model, structure, wanted, sums, per_sample=per_sample) as recorder,
     ):
-        todo = range(sums.windows - before, -(-len(samples) // size))
+        batches = list(samples.batches(size))
+        todo = range(sums.windows - before, len(batches))
         for index in track(progress, todo, "calibrating", len(todo)):
-            batch = samples.rows(index * size, min(index * size + size, len(samples)))
+            batch = batches[index]
             generator = torch.Generator().manual_seed(seed * 1_000_003 + index)
             with _keeping_outputs(model, structure, folder, index, index < output_batches):
                 recorder.begin(batch)

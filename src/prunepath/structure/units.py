@@ -42,6 +42,11 @@ class GateSite:
     part: int = 0
 
     @property
+    def key(self) -> tuple[str, str, int]:
+        """What groups that gate the same positions share."""
+        return self.module, self.side, self.part
+
+    @property
     def layout(self) -> AxisLayout:
         """The product that the gated positions are made of."""
         return self.axis.part(self.part)
@@ -256,6 +261,20 @@ class Structure:
     def kinds(self) -> tuple[str, ...]:
         """Unit kinds present, in table order."""
         return tuple(dict.fromkeys(group.kind for group in self.groups))
+
+    @cached_property
+    def finest_groups(self) -> tuple[UnitGroup, ...]:
+        """The group with the most units at every gate site.
+
+        Coarser units of the same site (a head beside its own coordinates) would multiply the same
+        activation twice, and take the same weights out twice.
+        """
+        best: dict[tuple[str, str, int], UnitGroup] = {}
+        for group in self.groups:
+            site = group.gate.key
+            if site not in best or group.num_units > best[site].num_units:
+                best[site] = group
+        return tuple(group for group in self.groups if best[group.gate.key] is group)
 
     @cached_property
     def groups_by_name(self) -> dict[str, UnitGroup]:

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 from prunepath.data.columns import Columns
 from prunepath.data.samples import Samples
 from prunepath.errors import DataError
-from prunepath.tasks.task import Counts, DataRequest, Metric, Task
+from prunepath.tasks.task import Counts, DataRequest, Metric
+from prunepath.tasks.written import Written
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from prunepath.data.tables import Table
@@ -46,14 +46,13 @@ _OWN_TOKENS = 48
 _DUMMY_TOKENS = 16
 
 
-class Seq2SeqLM(Task):
+class Seq2SeqLM(Written):
     """Write a text that answers another."""
 
     name = "seq2seq-lm"
     summary = "read a text and write another; perplexity of the given texts"
     auto_classes = ("AutoModelForSeq2SeqLM",)
     architectures = ("ForConditionalGeneration", "MTModel")
-    loss_rows = "token"
     counts = Counts(windows=128, refit=32, holdout=16, moments=128, evaluation=None, batch=8)
     metric_name = "perplexity"
     higher_is_better = False
@@ -100,23 +99,6 @@ class Seq2SeqLM(Task):
     def output(self, model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
         logits: Tensor = model(**inputs, use_cache=False).logits
         return logits
-
-    def draw(
-        self, output: Tensor, samples: Samples, objective: str, generator: torch.Generator
-    ) -> Tensor:
-        from prunepath.tasks.decoding import draw_tokens
-
-        return draw_tokens(output, samples, objective, generator)
-
-    def distance(self, output: Tensor, dense: Tensor, samples: Samples) -> Tensor:
-        from prunepath.tasks.decoding import token_distance
-
-        return token_distance(output, dense, samples)
-
-    def loss(self, output: Tensor, samples: Samples) -> Tensor:
-        from prunepath.tasks.decoding import token_loss
-
-        return token_loss(output, samples)
 
     def evaluate(self, model: Any, samples: Samples, *, progress: Progress | None = None) -> Metric:
         """Perplexity of the given texts, per token, and how many tokens are the likeliest.

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from prunepath.data.samples import Samples
 from prunepath.errors import DataError, RequestError
-from prunepath.tasks.task import Counts, DataRequest, Metric, Task
+from prunepath.tasks.task import Counts, DataRequest, Metric
+from prunepath.tasks.written import Written
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from prunepath.progress import Progress
@@ -28,14 +28,13 @@ _OWN_TOKENS = 64
 _DUMMY_TOKENS = 16
 
 
-class Speech(Task):
+class Speech(Written):
     """Write down what is said; the word error rate is by the package `jiwer`."""
 
     name = "speech"
     summary = "write down what is said in a recording; word error rate"
     auto_classes = ("AutoModelForSpeechSeq2Seq",)
     architectures = ("ForSpeechSeq2Seq", "WhisperForConditionalGeneration")
-    loss_rows = "token"
     counts = Counts(windows=64, refit=16, holdout=8, moments=64, evaluation=None, batch=4)
     metric_name = "wer"
     higher_is_better = False
@@ -110,23 +109,6 @@ class Speech(Task):
 
         logits: Tensor = model(**typed(model, inputs), use_cache=False).logits
         return logits
-
-    def draw(
-        self, output: Tensor, samples: Samples, objective: str, generator: torch.Generator
-    ) -> Tensor:
-        from prunepath.tasks.decoding import draw_tokens
-
-        return draw_tokens(output, samples, objective, generator)
-
-    def distance(self, output: Tensor, dense: Tensor, samples: Samples) -> Tensor:
-        from prunepath.tasks.decoding import token_distance
-
-        return token_distance(output, dense, samples)
-
-    def loss(self, output: Tensor, samples: Samples) -> Tensor:
-        from prunepath.tasks.decoding import token_loss
-
-        return token_loss(output, samples)
 
     def evaluate(self, model: Any, samples: Samples, *, progress: Progress | None = None) -> Metric:
         """Word error rate in percent, without regard to case and punctuation.
