@@ -23,7 +23,7 @@ from prunepath.structure.selection import (
 )
 from prunepath.structure.units import PlaceInfo, Structure, UnitGroup
 
-__all__ = ["Cost", "cost_of", "place_cost", "unit_cost"]
+__all__ = ["Cost", "cost_of", "place_cost", "unit_cost", "value_at"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +88,7 @@ def place_cost(
             numel *= count(axis, tensor.whole, find)
         params += numel
         weight_bytes += numel * tensor.itemsize
-        macs += numel * _at(tensor.rows, sequence_length)
+        macs += numel * value_at(tensor.rows, sequence_length)
     compact = bool(place.runtime)
 
     def running(layout: AxisLayout) -> int:
@@ -97,7 +97,7 @@ def place_cost(
         find = partial(run_positions, layout, place, groups, selection)
         return count(layout, True, find)
 
-    pairs = _at(place.pairs, sequence_length)
+    pairs = value_at(place.pairs, sequence_length)
     macs += sum(running(layout) for layout in place.pair_layouts) * pairs
     # A compact module computes nothing where it was emptied, and still caches one zero, so that
     # the cache knows how long it is.
@@ -112,7 +112,8 @@ def place_cost(
     )
 
 
-def _at(polynomial: tuple[float, ...], tokens: int) -> float:
+def value_at(polynomial: tuple[float, ...], tokens: int) -> float:
+    """A polynomial a + b T + c T^2 at T tokens."""
     return float(sum(factor * tokens**power for power, factor in enumerate(polynomial)))
 
 
@@ -130,7 +131,7 @@ def cost_of(structure: Structure, selection: Selection, sequence_length: int = 5
     dense = everything(structure)
     total = Cost(
         params=structure.num_params,
-        macs=round(_at(structure.fixed_macs, sequence_length)),
+        macs=round(value_at(structure.fixed_macs, sequence_length)),
         weight_bytes=structure.weight_bytes,
         kv_bytes_per_token=0,
     )

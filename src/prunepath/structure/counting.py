@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import prod
 
 from torch import nn
 
+from prunepath.structure.cost import value_at
 from prunepath.structure.measure import LENGTHS, Measured, Probe, measure, polynomial
 from prunepath.structure.units import PlaceInfo
 
@@ -36,7 +36,7 @@ def count_places(
     _share_rows_(found, [place for place, _ in places if place.routed])
     counted = [_with_counts(place, keys, found) for place, keys in places]
     fixed = [
-        total - sum(_macs(place, length) for place in counted)
+        total - sum(value_at(place.dense_macs, length) for place in counted)
         for total, length in zip(found.macs, LENGTHS, strict=True)
     ]
     return counted, polynomial(fixed)
@@ -77,14 +77,3 @@ def _with_counts(place: PlaceInfo, keys: str, found: Measured) -> PlaceInfo:
         if any(products) and width:  # else the products are out of the sub-layer's own code
             pairs = polynomial([total / width for total in products])
     return replace(place, tensors=tensors, pairs=pairs)
-
-
-def _macs(place: PlaceInfo, length: int) -> float:
-    """Dense MACs of a place at one text length."""
-    linear = sum(
-        prod(axis.size for axis in tensor.axes) * (tensor.rows[0] + tensor.rows[1] * length)
-        for tensor in place.tensors
-    )
-    a, b, c = place.pairs
-    pairs = sum(layout.size for layout in place.pair_layouts)
-    return linear + pairs * (a + b * length + c * length**2)

@@ -162,6 +162,16 @@ class PlaceInfo:
         return self.path.partition("#")[0]
 
     @property
+    def dense_macs(self) -> tuple[float, float, float]:
+        """MACs before any cut per sequence of T tokens, as (a, b, c): a + b T + c T^2."""
+        pairs = sum(layout.size for layout in self.pair_layouts)
+        a, b, c = (pairs * factor for factor in self.pairs)
+        for tensor in self.tensors:
+            size = prod(axis.size for axis in tensor.axes)
+            a, b = a + size * tensor.rows[0], b + size * tensor.rows[1]
+        return a, b, c
+
+    @property
     def factors(self) -> dict[str, int]:
         """Every factor of the place with its size."""
         found: dict[str, int] = {}

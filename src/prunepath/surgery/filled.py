@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from prunepath.structure.axes import BoolArray, IntArray
 from prunepath.structure.matrices import out_width
 
-__all__ = ["fill_", "is_filled", "positions_within"]
+__all__ = ["fill_", "positions_within"]
 
 
 class _Filled:
@@ -51,23 +51,14 @@ class _Filled:
 _MADE: dict[type[nn.Module], type[nn.Module]] = {}
 
 
-def is_filled(module: nn.Module) -> bool:
-    """Whether the module fills or picks positions."""
-    return isinstance(module, _Filled)
-
-
-def fill_(
-    module: nn.Module,
-    *,
-    out: tuple[IntArray, int] | None = None,
-    into: IntArray | None = None,
-) -> None:
-    """Give a linear map that was cut the widths its surroundings expect.
+def fill_(module: nn.Module, side: str, where: IntArray, width: int) -> None:
+    """Give one side of a linear map that was cut the width its surroundings expect.
 
     Args:
         module: the map; its class becomes a subclass of what it was.
-        out: (where each output goes, the width expected); None: outputs were not cut.
-        into: where each input is found; None: inputs were not cut.
+        side: `"input"` or `"output"`.
+        where: where each input is found, or each output goes.
+        width: positions its surroundings have there.
     """
     filled: Any = module
     if not isinstance(module, _Filled):
@@ -78,12 +69,11 @@ def fill_(
         for name in ("out_positions", "in_positions"):
             module.register_buffer(name, None)
         filled.run_out_features = 0
-    device = filled.weight.device
-    if out is not None:
-        where, filled.run_out_features = out
-        filled.out_positions = torch.from_numpy(where.copy()).to(device)
-    if into is not None:
-        filled.in_positions = torch.from_numpy(into.copy()).to(device)
+    positions = torch.from_numpy(where.copy()).to(filled.weight.device)
+    if side == "output":
+        filled.out_positions, filled.run_out_features = positions, width
+    else:
+        filled.in_positions = positions
 
 
 def positions_within(

@@ -187,23 +187,12 @@ def _without(structure: Structure, failed: Mapping[str, float]) -> Structure:
         )
         for name, value in failed.items()
     ]
-    lost = [place for place in structure.places if place.path not in served]
+    lost = [p.dense_macs for p in structure.places if p.path not in served]
+    a, b, c = zip(structure.fixed_macs, *lost, strict=True)
     return replace(
         structure,
         groups=groups,
         places=tuple(place for place in structure.places if place.path in served),
         left_alone=(*structure.left_alone, *left),
-        fixed_macs=_sum(structure.fixed_macs, lost),
+        fixed_macs=(sum(a), sum(b), sum(c)),
     )
-
-
-def _sum(fixed: tuple[float, float, float], places: Sequence[Any]) -> tuple[float, float, float]:
-    """Fixed work with that of places that are no longer cut."""
-    a, b, c = fixed
-    for place in places:
-        for tensor in place.tensors:
-            size = float(np.prod([axis.size for axis in tensor.axes]))
-            a, b = a + size * tensor.rows[0], b + size * tensor.rows[1]
-        pairs = sum(layout.size for layout in place.pair_layouts)
-        a, b, c = (x + pairs * y for x, y in zip((a, b, c), place.pairs, strict=True))
-    return a, b, c

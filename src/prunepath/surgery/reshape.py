@@ -12,11 +12,11 @@ from torch import nn
 from prunepath.errors import ModelError
 from prunepath.structure.discover import read_places
 from prunepath.structure.families.portable import family_from_dict
-from prunepath.structure.matrices import is_transposed, set_widths_
+from prunepath.structure.matrices import set_widths_
 from prunepath.structure.units import PlaceInfo, TensorInfo
 from prunepath.surgery.experts import unfuse_experts_
 from prunepath.surgery.filled import fill_
-from prunepath.surgery.runtime import install_, state_sizes_
+from prunepath.surgery.runtime import install_, sides_to_fill, state_sizes_
 
 __all__ = ["RECORD_VERSION", "reshape_"]
 
@@ -70,21 +70,9 @@ def _reshape_place_(
         install_(model, place, place.factors, sizes)
         return
     state_sizes_(model, place, run)
-    for tensor in place.tensors:
-        owner, _, attribute = tensor.name.rpartition(".")
-        if attribute != "weight" or tensor.whole:
-            continue
-        linear = model.get_submodule(owner)
-        out_axis, in_axis = tensor.axes[::-1] if is_transposed(linear) else tensor.axes
-        where: dict[str, Any] = {}
-        left, ran = out_axis.resized(sizes).size, out_axis.resized(run).size
-        if out_axis.cuttable and left != ran:  # the state dict says which positions
-            where["out"] = (np.zeros(left, dtype=np.int64), ran)
-        left, ran = in_axis.resized(sizes).size, in_axis.resized(run).size
-        if in_axis.cuttable and left != ran:
-            where["into"] = np.zeros(left, dtype=np.int64)
-        if where:
-            fill_(linear, **where)
+    for linear, side, axis in sides_to_fill(model, place, sizes, run):
+        unknown = np.zeros(axis.resized(sizes).size, dtype=np.int64)  # the state dict says where
+        fill_(linear, side, unknown, axis.resized(run).size)
 
 
 def _resize_(model: nn.Module, tensor: TensorInfo, sizes: Mapping[str, int]) -> None:

@@ -6,15 +6,15 @@ parameters it takes over, so state dicts, adapters and device maps go on working
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from torch import nn
 
 from prunepath.registry import Registry
-from prunepath.structure.axes import AxisLayout, IntArray
-from prunepath.structure.matrices import is_transposed
+from prunepath.structure.axes import Axis, AxisLayout, IntArray
+from prunepath.structure.matrices import is_transposed, positions_at
 from prunepath.structure.selection import Selection, kept_positions, place_sizes, run_positions
 from prunepath.structure.units import PlaceInfo, UnitGroup
 from prunepath.surgery.filled import fill_, positions_within
@@ -26,6 +26,7 @@ __all__ = [
     "install_",
     "kept_by_lane",
     "running_sizes",
+    "sides_to_fill",
     "state_sizes_",
 ]
 
@@ -73,24 +74,37 @@ def adapt_place_(
     run = running_sizes(place, sizes)
     state_sizes_(model, place, run)
     before = {**dense, **place.run}
+    for linear, side, axis in sides_to_fill(model, place, sizes, run):
+        ran = axis.resized(before)
+        kept = kept_positions(axis, groups, selection)
+        running = run_positions(ran, place, groups, selection)
+        where = positions_within(positions_at(linear, side), ran.size, kept, running)
+        fill_(linear, side, where, int(running.sum()))
+
+
+def sides_to_fill(
+    model: nn.Module, place: PlaceInfo, sizes: Mapping[str, int], run: Mapping[str, int]
+) -> Iterator[tuple[nn.Module, str, Axis]]:
+    """Sides of linear maps that are narrower than what the model's own code runs.
+
+    Args:
+        model: the model.
+        place: a sub-layer without a runtime module.
+        sizes: factor sizes of its weights.
+        run: factor sizes its code runs at.
+
+    Yields:
+        The map, `"output"` or `"input"`, and what the axis is made of.
+    """
     for tensor in place.tensors:
         owner, _, attribute = tensor.name.rpartition(".")
         if attribute != "weight" or tensor.whole:
             continue
-        linear: Any = model.get_submodule(owner)
-        out_axis, in_axis = tensor.axes[::-1] if is_transposed(linear) else tensor.axes
-        where: dict[str, Any] = {}
-        for side, axis in (("out", out_axis), ("into", in_axis)):
-            if not axis.cuttable or axis.resized(sizes).size == axis.resized(run).size:
-                continue
-            ran = axis.resized(before)
-            buffer = getattr(linear, "out_positions" if side == "out" else "in_positions", None)
-            kept = kept_positions(axis, groups, selection)
-            running = run_positions(ran, place, groups, selection)
-            found = positions_within(buffer, ran.size, kept, running)
-            where[side] = (found, int(running.sum())) if side == "out" else found
-        if where:
-            fill_(linear, **where)
+        linear = model.get_submodule(owner)
+        axes = tensor.axes[::-1] if is_transposed(linear) else tensor.axes
+        for side, axis in zip(("output", "input"), axes, strict=True):
+            if axis.cuttable and axis.resized(sizes).size != axis.resized(run).size:
+                yield linear, side, axis
 
 
 def state_sizes_(model: nn.Module, place: PlaceInfo, run: Mapping[str, int]) -> None:
