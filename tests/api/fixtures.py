@@ -6,6 +6,7 @@ where it matters; elsewhere `no_fresh_process` saves the seconds that starting o
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +61,12 @@ def path_folder(
 @pytest.fixture
 def no_fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Extractions believe that what they wrote loads, without starting a process to see."""
-    from prunepath.checkpoint import verify
+    from prunepath.checkpoint import fresh, verify
 
-    def believed(model: Any, folder: Path, samples: Any, *, stock: bool) -> verify.Verification:
+    def believed(model: Any, folder: Path, samples: Any, process: Any) -> verify.Verification:
         assert (folder / "config.json").is_file()
-        loader = "transformers" if stock else "prunepath"
+        loader = "transformers" if process["stock"] else "prunepath"
         return verify.Verification(0.0, 1e-5, loader, len(samples))
 
+    monkeypatch.setattr(fresh, "FreshProcess", lambda **how: nullcontext(how))
     monkeypatch.setattr(verify, "verify_reload", believed)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
+import io
+import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from prunepath.checkpoint import auto, readback, verify
+from prunepath.checkpoint.fresh import FreshProcess
 from prunepath.checkpoint.save import is_stock, save_model
 from prunepath.checkpoint.verify import verify_reload
 from prunepath.data.samples import Samples
@@ -44,24 +47,30 @@ def uneven(kind: str) -> Any:
 )
 def test_a_fresh_process(kind: str, make: Callable[[str], Any], tmp_path: Path) -> None:
     model = make(kind)
-    save_model(model, None, tmp_path)
-    found = verify_reload(model, tmp_path, samples(kind), stock=is_stock(model))
+    with FreshProcess(stock=is_stock(model)) as process:
+        save_model(model, None, tmp_path)
+        found = verify_reload(model, tmp_path, samples(kind), process)
     assert found.difference <= found.allowed
     assert found.loader == ("transformers" if is_stock(model) else "prunepath")
     assert found.samples == 2
 
 
-def test_a_fresh_process_that_cannot_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(command: list[str], **how: Any) -> subprocess.CompletedProcess[str]:
-        assert command[-2] == "prunepath:AutoModelForSequenceClassification"
-        return subprocess.CompletedProcess(command, 1, stderr="Traceback\nOSError: no such file.\n")
-
-    monkeypatch.setattr(subprocess, "run", fails)
+def test_a_fresh_process_that_cannot_load(tmp_path: Path) -> None:
     model = uneven("bert-classifier")
     save_model(model, None, tmp_path)
-    message = "not load in a fresh process with prunepath: OSError: no such file. Nothing was kept"
-    with pytest.raises(ExactnessError, match=message):
-        verify_reload(model, tmp_path, samples("bert-classifier"), stock=False)
+    (tmp_path / "model.safetensors").write_bytes(b"cut short")
+    message = "not load in a fresh process with prunepath: .*[Hh]eader.* Nothing was kept"
+    with (
+        FreshProcess(stock=False) as process,
+        pytest.raises(ExactnessError, match=message),
+    ):
+        verify_reload(model, tmp_path, samples("bert-classifier"), process)
+
+
+def test_a_fresh_process_that_is_not_needed_ends() -> None:
+    with pytest.raises(KeyboardInterrupt), FreshProcess(stock=True) as process:
+        raise KeyboardInterrupt
+    assert process.ended
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -76,9 +85,8 @@ def test_the_program(
     save_file(KINDS[kind].inputs(), tmp_path / "inputs")
     name = KINDS[kind].auto_class if loader == "Auto class" else ""
     written, threads = tmp_path / "outputs", str(torch.get_num_threads())
-    readback.main(
-        str(tmp_path), str(tmp_path / "inputs"), str(written), f"prunepath:{name}", threads
-    )
+    request = json.dumps([name, str(tmp_path), str(tmp_path / "inputs"), str(written)])
+    readback.main("prunepath", threads, io.StringIO(request + "\n"))
     found, expected = load_file(written), readback.answers(model, KINDS[kind].inputs())
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
@@ -93,50 +101,49 @@ def test_every_floating_answer_is_compared_and_no_cache() -> None:
     }
 
 
-@pytest.fixture
-def read_back(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Replace what the fresh process answers."""
+@dataclass
+class Changed:
+    """A process whose answers are those of the model in memory, changed."""
 
-    def answer(change: Callable[[dict[str, torch.Tensor]], Any]) -> None:
-        def instead(model: Any, folder: Path, given: Samples, *, stock: bool) -> Any:
-            found = readback.answers(model, given.inputs)
-            change(found)
-            return found
+    change: Callable[[dict[str, torch.Tensor]], Any]
+    loader: str = "transformers"
 
-        monkeypatch.setattr(verify, "_read_back", instead)
-
-    return answer
+    def answers(self, model: Any, folder: Path, given: Samples) -> dict[str, torch.Tensor]:
+        found = readback.answers(model, given.inputs)
+        self.change(found)
+        return found
 
 
-def test_differences_are_named_and_measured(read_back: Any, tmp_path: Path) -> None:
-    model, given = KINDS["clip"].build(), samples("clip")
-    read_back(lambda found: found["text_embeds"].add_(0.5))
+def compare(
+    kind: str, model: Any, change: Callable[[dict[str, torch.Tensor]], Any]
+) -> verify.Verification:
+    process: Any = Changed(change)
+    return verify_reload(model, Path("nowhere"), samples(kind), process)
+
+
+def test_differences_are_named_and_measured() -> None:
+    model = KINDS["clip"].build()
     with pytest.raises(ExactnessError, match=r"differs .* by 0.5 in its text_embeds .allowed: 1e-"):
-        verify_reload(model, tmp_path, given, stock=True)
-    read_back(lambda found: found["text_embeds"].fill_(torch.nan))
+        compare("clip", model, lambda found: found["text_embeds"].add_(0.5))
     with pytest.raises(ExactnessError, match="by nan in its text_embeds"):
-        verify_reload(model, tmp_path, given, stock=True)
-    read_back(lambda found: found.update(text_embeds=found["text_embeds"][:1]))
+        compare("clip", model, lambda found: found["text_embeds"].fill_(torch.nan))
     with pytest.raises(ExactnessError, match=r"answers text_embeds of shape .1, 8. where the one"):
-        verify_reload(model, tmp_path, given, stock=True)
-    read_back(lambda found: found.pop("text_embeds"))
+        compare("clip", model, lambda found: found.update(text_embeds=found["text_embeds"][:1]))
     with pytest.raises(ExactnessError, match="read back in a fresh process with transformers, ans"):
-        verify_reload(model, tmp_path, given, stock=True)
+        compare("clip", model, lambda found: found.pop("text_embeds"))
 
 
-def test_rounding_is_allowed_in_proportion(read_back: Any, tmp_path: Path) -> None:
-    model, given = KINDS["vit"].build(), samples("vit")
+def test_rounding_is_allowed_in_proportion() -> None:
+    model = KINDS["vit"].build()
     with torch.no_grad():
         model.classifier.weight.mul_(1e4)
-    read_back(lambda found: found["logits"].add_(1e-3))
-    found = verify_reload(model, tmp_path, given, stock=True)
+    found = compare("vit", model, lambda found: found["logits"].add_(1e-3))
     assert found.difference == pytest.approx(1e-3, rel=0.3)
     assert found.allowed > found.difference
 
 
-def test_equal_infinities_are_equal(read_back: Any, tmp_path: Path) -> None:
-    model, given = KINDS["vit"].build(), samples("vit")
+def test_equal_infinities_are_equal() -> None:
+    model = KINDS["vit"].build()
     with torch.no_grad():
         model.classifier.bias[0] = -torch.inf
-    read_back(lambda found: None)
-    assert verify_reload(model, tmp_path, given, stock=True).difference == 0.0
+    assert compare("vit", model, lambda found: None).difference == 0.0

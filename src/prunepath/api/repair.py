@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from prunepath.api.supplies import Supplies
     from prunepath.data.samples import Samples
     from prunepath.structure.selection import Selection
@@ -83,12 +86,13 @@ def repair_(
     if bias:  # a bias cannot be blended with none
         return {"kind": "moments with bias"}
     held_out = HeldOut(task, dense, supplies.holdout)
-    strength, losses = choose_strength_(model, before, lambda: held_out.loss(model))
+    parts = [partial(held_out.losses, model, part) for part in held_out.parts]
+    chosen = choose_strength_(model, before, parts)
     return {
         "kind": kind,
-        "strength": strength,
-        "held-out loss without": float(f"{losses[0.0]:.5g}"),
-        "held-out loss with": float(f"{losses[strength]:.5g}"),
+        "strength": chosen.strength,
+        "held-out loss without": float(f"{chosen.without:.5g}"),
+        "held-out loss with": float(f"{chosen.taken:.5g}"),
     }
 
 
@@ -109,24 +113,39 @@ class HeldOut:
         self._dense = dense
         self._samples = samples
 
-    def loss(self, model: Any) -> float:
-        """Mean over loss rows."""
-        if self._task.name == "causal-lm":
-            from prunepath.evaluation.perplexity import perplexity
+    @property
+    def parts(self) -> list[Samples]:
+        """The samples in parts that are measured one after the other: windows of text, or all."""
+        return list(self._samples.batches(1 if self._by_token else len(self._samples)))
 
-            return perplexity(model, self._samples).nll
-        return self._distance(model)
+    def losses(self, model: Any, part: Samples) -> Tensor:
+        """Losses on one part, float64: one per token of text, else their mean alone."""
+        return self._surprise(model, part) if self._by_token else self._distance(model, part)
 
-    def _distance(self, model: Any) -> float:
+    @property
+    def _by_token(self) -> bool:
+        return self._task.name == "causal-lm"
+
+    def _surprise(self, model: Any, part: Samples) -> Tensor:
+        from prunepath.evaluation.mode import device_of, evaluating
+        from prunepath.evaluation.perplexity import window_losses
+
+        with evaluating(model):
+            losses, known = window_losses(model, part.to(device_of(model)))
+        return losses[known].cpu()
+
+    def _distance(self, model: Any, part: Samples) -> Tensor:
+        import torch
+
         from prunepath.evaluation.mode import device_of, evaluating
 
         total, rows = 0.0, 0
         with evaluating(model, self._dense):
-            for batch in self._samples.batches(self._task.counts.batch):
+            for batch in part.batches(self._task.counts.batch):
                 own = self._task.output(model, batch.to(device_of(model)))
                 # Asked again each time: kept, the logits of all samples may not fit.
                 dense = self._task.output(self._dense, batch.to(device_of(self._dense)))
                 weight = batch.num_tokens if self._task.loss_rows == "token" else len(batch)
                 total += weight * float(self._task.distance(own, dense.to(own.device), batch))
                 rows += weight
-        return total / rows
+        return torch.tensor([total / rows], dtype=torch.float64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from prunepath.errors import RequestError
 if TYPE_CHECKING:
     from prunepath.allocation.allocate import Allocation
     from prunepath.allocation.budget import Budget
+    from prunepath.checkpoint.fresh import FreshProcess
     from prunepath.checkpoint.verify import Verification
     from prunepath.path import SolutionPath
     from prunepath.progress import Progress
@@ -138,6 +140,7 @@ class Workshop:
         self, budget: Budget, output: str | Path | None = None, *, overwrite: bool = False
     ) -> Extraction:
         """Cut, repair, write and check one size."""
+        from prunepath.checkpoint.fresh import FreshProcess
         from prunepath.checkpoint.save import is_stock
         from prunepath.progress import note
         from prunepath.surgery.cut import cut
@@ -151,26 +154,31 @@ class Workshop:
         clock.lap("read statistics")
         model: Any = cut(self.dense, self.path.structure, allocation.selection)
         clock.lap("cut")
-        loader = "stock transformers" if is_stock(model) else "prunepath (import prunepath first)"
+        stock = is_stock(model)
+        loader = "stock transformers" if stock else "prunepath (import prunepath first)"
         note(self.progress, f"the result loads with {loader}")
         refit: dict[str, Any] = {"kind": "none"}
-        if supplies is not None:
-            refit = repair_(
-                model,
-                self.dense,
-                self.path.structure,
-                allocation.selection,
-                self.task,
-                supplies,
-                kind=self.refit,
-                bias=self.bias,
-            )
-        fuse_experts_(model)
-        clock.lap("refit")
         verification = None
-        if output is not None:
-            verification = self._write(model, allocation, refit, Path(output), overwrite)
-            clock.lap("write and verify")
+        with ExitStack() as stack:
+            # It imports what loading takes while the repair is computed here.
+            reader = None if output is None else stack.enter_context(FreshProcess(stock=stock))
+            if supplies is not None:
+                refit = repair_(
+                    model,
+                    self.dense,
+                    self.path.structure,
+                    allocation.selection,
+                    self.task,
+                    supplies,
+                    kind=self.refit,
+                    bias=self.bias,
+                )
+            fuse_experts_(model)
+            clock.lap("refit")
+            if output is not None and reader is not None:
+                folder = Path(output)
+                verification = self._write(model, allocation, refit, folder, overwrite, reader)
+                clock.lap("write and verify")
         seconds = None
         if budget.metric == "latency":
             from prunepath.evaluation.latency import forward_seconds
@@ -214,9 +222,10 @@ class Workshop:
         refit: Mapping[str, Any],
         output: Path,
         overwrite: bool,
+        reader: FreshProcess,
     ) -> Verification:
         from prunepath.checkpoint.card import model_card
-        from prunepath.checkpoint.save import is_stock, save_model
+        from prunepath.checkpoint.save import save_model
         from prunepath.checkpoint.verify import verify_reload
         from prunepath.files import atomic_directory
 
@@ -229,7 +238,7 @@ class Workshop:
                 processor=self._opened.processor,
                 image_settings=self._opened.image_settings,
             )
-            verification = verify_reload(model, folder, samples, stock=is_stock(model))
+            verification = verify_reload(model, folder, samples, reader)
             card = model_card(
                 allocation,
                 self.path.provenance,

@@ -6,9 +6,10 @@ to: a model that stock transformers must be able to load is loaded by stock tran
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from torch import Tensor
@@ -45,21 +46,20 @@ def _flat(value: Any, path: str) -> Iterator[tuple[str, Tensor]]:
             yield from _flat(inner, f"{path}.{index}")
 
 
-def main(folder: str, inputs: str, outputs: str, loader: str, threads: str) -> None:
-    """Load a folder and write what the model says.
+def main(loader: str, threads: str, requests: TextIO) -> None:
+    """Import what loading takes, wait for a request, and write what that model says.
 
     Args:
-        folder: where the model was written.
-        inputs: safetensors file with the inputs.
-        outputs: safetensors file to write.
-        loader: a class of transformers, `"prunepath:"` and such a class, or `"prunepath:"` alone.
+        loader: `"transformers"`, or `"prunepath"` where that is needed, too.
         threads: threads of the process.
+        requests: where one line comes from, as a JSON list: the class that loads the model (empty:
+            `prunepath.load`), its folder, the safetensors file with its inputs and the one to
+            write. None comes where nothing was written.
     """
     import warnings
 
     warnings.filterwarnings("ignore")
-    _, colon, name = loader.rpartition(":")
-    if colon:
+    if loader == "prunepath":
         import prunepath
     import transformers
     from safetensors.torch import load_file, save_file
@@ -68,6 +68,10 @@ def main(folder: str, inputs: str, outputs: str, loader: str, threads: str) -> N
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     torch.set_num_threads(int(threads))
+    line = requests.readline()
+    if not line:
+        return
+    name, folder, inputs, outputs = json.loads(line)
     read = getattr(transformers, name).from_pretrained if name else prunepath.load
     model = read(folder, dtype="auto").eval()
     found = answers(model, load_file(inputs))
@@ -75,4 +79,4 @@ def main(folder: str, inputs: str, outputs: str, loader: str, threads: str) -> N
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.argv[1], sys.argv[2], sys.stdin)

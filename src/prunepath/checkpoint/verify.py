@@ -7,10 +7,6 @@ by hand) is missing there, and the difference shows.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +16,7 @@ import torch
 from torch import Tensor
 
 from prunepath.checkpoint import readback
-from prunepath.checkpoint.save import loading_class
+from prunepath.checkpoint.fresh import FreshProcess
 from prunepath.data.samples import Samples
 from prunepath.errors import ExactnessError
 
@@ -44,14 +40,16 @@ class Verification:
     samples: int
 
 
-def verify_reload(model: Any, folder: Path, samples: Samples, *, stock: bool) -> Verification:
+def verify_reload(
+    model: Any, folder: Path, samples: Samples, process: FreshProcess
+) -> Verification:
     """Compare a saved model with the one in memory.
 
     Args:
         model: the model in memory, saved before.
         folder: where it was saved.
         samples: what to compare on.
-        stock: whether stock transformers must be able to load it, without prunepath.
+        process: where it is read back; used up.
 
     Returns:
         The largest difference found, which is within the allowed one.
@@ -60,8 +58,8 @@ def verify_reload(model: Any, folder: Path, samples: Samples, *, stock: bool) ->
         ExactnessError: it does not load, or the answers differ.
     """
     expected = readback.answers(model, samples.to(model.device))
-    loader = "transformers" if stock else "prunepath"
-    found = _read_back(model, folder, samples, stock=stock)
+    loader = process.loader
+    found = process.answers(model, folder, samples)
     if expected.keys() != found.keys() or not expected:
         raise ExactnessError(
             f"the written model, read back in a fresh process with {loader}, answers "
@@ -77,43 +75,6 @@ def verify_reload(model: Any, folder: Path, samples: Samples, *, stock: bool) ->
             "report this with the model's name"
         )
     return Verification(difference, allowed, loader, len(samples))
-
-
-def _read_back(model: Any, folder: Path, samples: Samples, *, stock: bool) -> dict[str, Tensor]:
-    """What the model says in a fresh process."""
-    from safetensors.torch import load_file, save_file
-
-    name = loading_class(model)
-    loader = name if stock else f"prunepath:{name}"
-    with tempfile.TemporaryDirectory() as scratch:
-        inputs, outputs = Path(scratch) / "inputs.safetensors", Path(scratch) / "out.safetensors"
-        save_file({key: value.contiguous() for key, value in samples.inputs.items()}, inputs)
-        program = Path(readback.__file__).read_text(encoding="utf-8")
-        arguments = [folder, inputs, outputs, loader, torch.get_num_threads()]
-        result = subprocess.run(
-            [sys.executable, "-c", program, *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            check=False,
-            env=_environment(stock),
-        )
-        if result.returncode != 0:
-            last = (result.stderr.strip().splitlines() or ["no message"])[-1]
-            raise ExactnessError(
-                "the written model does not load in a fresh process with "
-                f"{'transformers' if stock else 'prunepath'}: {last} Nothing was kept; please "
-                "report this with the model's name"
-            )
-        return load_file(outputs)
-
-
-def _environment(stock: bool) -> dict[str, str]:
-    """This process's environment; where prunepath is needed, it is found as it was found here."""
-    if stock:
-        return dict(os.environ)
-    here = str(Path(__file__).resolve().parents[2])
-    rest = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([here, rest] if rest else [here])}
 
 
 def _compare(

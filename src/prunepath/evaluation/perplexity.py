@@ -11,6 +11,7 @@ Shapes: B windows in a batch, W tokens per window, V vocabulary.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ from prunepath.progress import Progress, track
 if TYPE_CHECKING:
     from prunepath.data.samples import Samples
 
-__all__ = ["Perplexity", "perplexity", "token_losses"]
+__all__ = ["Perplexity", "perplexity", "token_losses", "window_losses"]
 
 # Positions whose losses are computed at once: 256 x 49152 float32 logits are 50 MB.
 _POSITIONS = 256
@@ -77,21 +78,33 @@ def perplexity(
     with evaluating(model):
         batches = track(progress, windows.batches(batch_size), "perplexity", num_batches)
         for index, batch in enumerate(batches):
-            inputs = batch.to(device)
-            ids = inputs["input_ids"]
-            logits = model(**inputs, use_cache=False).logits
-            losses = token_losses(logits[:, :-1], ids[:, 1:])
-            num_tokens += losses.numel()
-            if "attention_mask" in inputs:
-                known = inputs["attention_mask"].bool()
-                padding = ~(known[:, :-1] & known[:, 1:])
-                losses[padding] = 0
-                num_tokens -= int(padding.sum())
-            sums = losses.sum(dim=1)
+            losses, known = window_losses(model, batch.to(device))
+            num_tokens += int(known.sum())
+            sums = losses.where(known, 0.0).sum(dim=1)
             _require_finite(sums, index * batch_size, windows.description)
             total += float(sums.sum())
     nll = total / max(1, num_tokens)
     return Perplexity(_exp(nll), nll, num_tokens, int(windows.inputs["input_ids"].shape[1]))
+
+
+def window_losses(model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Losses of all predicted tokens of some windows, and which of them are no padding.
+
+    Args:
+        model: a causal language model.
+        inputs: keywords of its forward, on its device.
+
+    Returns:
+        Losses in nats (B, W - 1), float64, and booleans of that shape.
+    """
+    ids = inputs["input_ids"]
+    logits = model(**inputs, use_cache=False).logits
+    losses = token_losses(logits[:, :-1], ids[:, 1:])
+    known = torch.ones_like(losses, dtype=torch.bool)
+    if "attention_mask" in inputs:
+        real = inputs["attention_mask"].bool()
+        known = real[:, :-1] & real[:, 1:]
+    return losses, known
 
 
 def token_losses(logits: Tensor, targets: Tensor) -> Tensor:
