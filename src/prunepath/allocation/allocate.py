@@ -127,7 +127,7 @@ def _largest_prefix(
         raise BudgetError(
             f"the budget {budget} allows {describe(budget.metric, limit)}, and the smallest model "
             f"this path can give has {describe(budget.metric, smallest, towards='up')}; ask for at "
-            "least that, or lower --floor"
+            f"least that, or {_way_out(steps)}"
         )
     while low < high:
         middle = (low + high) // 2
@@ -136,6 +136,18 @@ def _largest_prefix(
         else:
             low = middle + 1
     return _after(path, steps, low)
+
+
+def _way_out(steps: list[Step]) -> str:
+    """What makes smaller models possible."""
+    groups = {group.name: group for step in steps for group, _ in step.removed}
+    held = [group for group in groups.values() if group.least]
+    if not held:
+        return "lower --floor"
+    reason = f"a router needs {held[0].least} units of the kind '{held[0].kind}' in every layer"
+    if len(held) == len(groups):
+        return f"cut other kinds, too, with --kinds ({reason})"
+    return f"lower --floor ({reason})"
 
 
 def _after(path: SolutionPath, steps: list[Step], count: int) -> Selection:

@@ -76,11 +76,14 @@ def default_kinds(structure: Structure, layout: str) -> tuple[str, ...]:
 
     `per-layer` cuts the finest units behind every gate site (channels and coordinates); `uniform`
     cuts what the family's own code can run at any size (channels and whole heads), so that its
-    result loads everywhere, and the finest units where there is no such thing.
+    result loads everywhere, and the finest units where there is no such thing. Units that are whole
+    modules (experts) leave only when they are asked for: their channels are finer.
     """
     factors = {place.path: set(place.native) for place in structure.places}
     native = {
-        group.kind for group in structure.groups if set(group.unit.names) <= factors[group.place]
+        group.kind
+        for group in structure.groups
+        if set(group.unit.names) <= factors[group.place] and not group.members
     }
     finest = structure.finest_groups
     fine = {group.kind for group in finest}
@@ -130,15 +133,22 @@ def positions_per_unit(structure: Structure, group: UnitGroup) -> int:
     )
 
 
+def _rounding(structure: Structure, group: UnitGroup, options: StepOptions) -> tuple[int, int]:
+    """Units of a lane that leave together, and how many stay. Of units that are whole modules, as
+    of heads, each leaves alone; no fewer stay than the model's code runs with."""
+    if group.members:
+        return 1, max(1, group.least)
+    positions = positions_per_unit(structure, group)
+    return max(1, options.multiple // positions), -(-options.floor // positions)
+
+
 def _group_steps(path: SolutionPath, group: UnitGroup, options: StepOptions) -> list[Step]:
     """One group's steps: equal lanes, widths rounded to the multiple, the floor left standing."""
     lanes: list[list[int]] = [[] for _ in range(group.num_lanes)]
     for unit in path.order_in(group):
         lanes[int(unit) // group.lane_width].append(int(unit))
     bundles = np.array(lanes, dtype=np.int64).T  # (lane_width, num_lanes): removed row by row
-    positions = positions_per_unit(path.structure, group)
-    size = max(1, options.multiple // positions)
-    floor = -(-options.floor // positions)
+    size, floor = _rounding(path.structure, group, options)
     width = group.lane_width
     cost = metric_value(
         unit_cost(path.structure, group, options.sequence_length),
@@ -153,7 +163,9 @@ def _group_steps(path: SolutionPath, group: UnitGroup, options: StepOptions) -> 
         stop = start + (first if start == 0 else size)
         units = bundles[start:stop].reshape(-1)
         # A group is emptied in its own order, so a step never sorts before an earlier one.
-        density = max(density, float(damage[units].sum(dtype=np.float64)) / (cost * len(units)))
+        total = float(damage[units].sum(dtype=np.float64))
+        # What saves nothing leaves last.
+        density = max(density, total / (cost * len(units)) if cost > 0 else np.inf)
         steps.append(Step(((group, units),), density))
         start = stop
     return steps

@@ -86,6 +86,11 @@ def latency_table(
 
 
 def _require_alike(model: Any, structure: Structure) -> None:
+    if any(place.routed for place in structure.places):
+        raise RequestError(
+            f"a latency budget was asked for, and in a '{model.config.model_type}' model a router "
+            "decides what runs, so that time depends on the text; use --macs or --params"
+        )
     shapes: dict[str, set[tuple[tuple[str, int], ...]]] = {}
     for place in structure.places:
         shapes.setdefault(_sort(place), set()).add(tuple(sorted(place.factors.items())))

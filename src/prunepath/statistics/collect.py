@@ -1,8 +1,9 @@
 """Hooks that turn forward and backward passes over calibration data into sums.
 
 Weights are frozen. Activations at gate sites and consumers are read by hooks; the gradient of a
-gate is the activation times its gradient, summed over the positions the unit owns, so no gate has
-to be multiplied in and no weight gradient is ever allocated.
+gate is the activation times its gradient (of a router's logits, the gradient itself), summed over
+the positions the unit owns, so no gate has to be multiplied in and no weight gradient is ever
+allocated.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from prunepath.data.samples import Samples
 from prunepath.statistics.sums import Statistics
-from prunepath.structure.gates import at_site
+from prunepath.structure.gates import at_site, gate_gradient
 from prunepath.structure.matrices import own_inputs
 from prunepath.structure.units import Structure, UnitGroup
 
@@ -76,8 +77,13 @@ class Recorder:
     def terms(self, units: Tensor) -> Tensor:
         """Gate gradients (rows, units) with one row for every term of the loss."""
         flat = units.reshape(-1, units.shape[-1])
-        if self.per_sample and self._samples and len(flat) % self._samples == 0:
-            return flat.view(self._samples, -1, flat.shape[-1]).sum(1)
+        found = self.by_sample(flat) if self.per_sample else flat
+        return found.sum(1) if found.ndim > 2 else found
+
+    def by_sample(self, flat: Tensor) -> Tensor:
+        """Rows (N, n) as (samples, rows of one, n), where every sample has equally many."""
+        if self._samples and len(flat) % self._samples == 0:
+            return flat.view(self._samples, -1, flat.shape[-1])
         return flat
 
     def real(self, rows: Tensor) -> Tensor:
@@ -184,6 +190,7 @@ class _GradientReader:
         layout, positions = gate.layout, gate.positions
         self._where = None if positions is None else torch.from_numpy(positions)
         self._sizes = layout.sizes
+        self._side = gate.side
         self._groups = [
             (
                 group,
@@ -203,7 +210,7 @@ class _GradientReader:
         return activation
 
     def _add(self, activation: Tensor, gradient: Tensor) -> None:
-        contribution = (activation * gradient).float()
+        contribution = gate_gradient(activation, gradient, self._side).float()
         if self._where is not None:
             contribution = contribution.index_select(-1, self._where.to(contribution.device))
         contribution = contribution.reshape(*contribution.shape[:-1], *self._sizes)
@@ -214,6 +221,8 @@ class _GradientReader:
             terms = self._recorder.terms(units)
             sums.add_("fisher", group.name, terms.square().sum(0))
             sums.add_("gradient", group.name, terms.sum(0))
+            if self._side == "logits":  # a router sees the tokens of all windows as one list
+                units = self._recorder.by_sample(units)
             # The gradient of a gate that all tokens of a window share.
             whole = units.sum(1) if units.ndim > 2 else units
             sums.add_(

@@ -18,6 +18,7 @@ from prunepath.structure.selection import (
     Selection,
     everything,
     kept_positions,
+    remains,
     run_positions,
     tensor_positions,
 )
@@ -70,7 +71,10 @@ def place_cost(
 
     MACs are those of one sequence of `sequence_length` tokens, or of one image; attention counts
     the full square of token pairs, as fused kernels and FLOP counters do, not its causal half.
+    What a router no longer sends to a place that is gone, the others of its kind get.
     """
+    if not remains(structure, place, selection):
+        return Cost(params=0, macs=0, weight_bytes=0, kv_bytes_per_token=0)
     groups = structure.groups_by_place[place.path]
     counts: dict[tuple[Axis | AxisLayout, bool], int] = {}
 
@@ -103,6 +107,9 @@ def place_cost(
     # the cache knows how long it is.
     emptied = compact and bool(place.pair_layouts) and running(place.pair_layouts[-1]) == 0
     macs = 0 if emptied else macs
+    if place.routed and place.path in structure.unit_of_member:
+        kept = selection.of(structure.unit_of_member[place.path][0])
+        macs *= kept.size / np.count_nonzero(kept)
     cached = sum(1 if emptied else max(1, running(layout)) for layout in place.cache_layouts)
     return Cost(
         params=params,
@@ -149,9 +156,15 @@ def cost_of(structure: Structure, selection: Selection, sequence_length: int = 5
 
 def unit_cost(structure: Structure, group: UnitGroup, sequence_length: int = 512) -> Cost:
     """Cost of one unit of a group in the dense model (what removing it alone saves)."""
-    place = structure.places_by_path[group.place]
     dense = Selection({})
     one = dense.without([(group, np.array([0]))])
-    return place_cost(structure, place, dense, sequence_length) - place_cost(
-        structure, place, one, sequence_length
+    paths = (path for path in (group.place, *group.members) if path in structure.places_by_path)
+    changed = (structure.places_by_path[path] for path in paths)
+    return sum(
+        (
+            place_cost(structure, place, dense, sequence_length)
+            - place_cost(structure, place, one, sequence_length)
+            for place in changed
+        ),
+        start=Cost(params=0, macs=0, weight_bytes=0, kv_bytes_per_token=0),
     )

@@ -17,6 +17,7 @@ __all__ = [
     "everything",
     "kept_positions",
     "place_sizes",
+    "remains",
     "run_positions",
     "sizes_by_place",
     "tensor_positions",
@@ -69,6 +70,12 @@ class Selection:
                 raise RequestError(
                     f"the selection has {mask.size} flags for '{name}', which has "
                     f"{group.num_units} units; give one flag per unit"
+                )
+            if mask.sum() < group.least:
+                raise RequestError(
+                    f"the selection keeps {mask.sum()} of {group.num_units} units in '{name}', and "
+                    f"the model's code runs with {group.least} or more (a router sends every token "
+                    f"to as many); keep at least {group.least}"
                 )
             widths = mask.reshape(group.num_lanes, -1).sum(axis=1)
             if widths.min() != widths.max():
@@ -177,9 +184,16 @@ def place_sizes(
     return sizes
 
 
+def remains(structure: Structure, place: PlaceInfo, selection: Selection) -> bool:
+    """Whether a place is still there: some leave whole, each with a unit of another place."""
+    found = structure.unit_of_member.get(place.path)
+    return found is None or bool(selection.of(found[0])[found[1]])
+
+
 def sizes_by_place(structure: Structure, selection: Selection) -> dict[str, dict[str, int]]:
-    """Sizes of all factors after a cut, by the path of their place."""
+    """Sizes of all factors after a cut, by the path of their place; of places that remain."""
     return {
         place.path: place_sizes(structure.groups_by_place[place.path], place.factors, selection)
         for place in structure.places
+        if remains(structure, place, selection)
     }

@@ -151,12 +151,14 @@ def _difference(
 
 
 def _some_of(groups: Sequence[UnitGroup]) -> Selection:
-    """A random third of every lane of every group is gone, at least one unit of it."""
+    """A random third of every lane of every group is gone, at least one unit of it, and no more
+    than the model's code can spare."""
     random = np.random.default_rng(0)
     keep = {}
     for group in groups:
         mask = np.ones((group.num_lanes, group.lane_width), dtype=np.bool_)
-        count = min(max(1, round(_FRACTION * group.lane_width)), group.lane_width)
+        spare = group.lane_width - group.least
+        count = min(max(1, round(_FRACTION * group.lane_width)), spare)
         for lane in mask:
             lane[random.permutation(group.lane_width)[:count]] = False
         keep[group.name] = mask.reshape(-1)
@@ -178,7 +180,7 @@ def _without(structure: Structure, failed: Mapping[str, float]) -> Structure:
     if not failed:
         return structure
     groups = tuple(group for group in structure.groups if group.name not in failed)
-    served = {group.place for group in groups}
+    served = {path for group in groups for path in (group.place, *group.members)}
     left = [
         LeftAlone(
             module=name,

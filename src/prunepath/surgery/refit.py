@@ -24,7 +24,7 @@ from prunepath.statistics.solve import factor
 from prunepath.statistics.sums import Statistics
 from prunepath.structure.axes import BoolArray
 from prunepath.structure.matrices import set_weight_
-from prunepath.structure.selection import Selection, kept_positions
+from prunepath.structure.selection import Selection, kept_positions, remains
 from prunepath.structure.units import Structure
 
 __all__ = ["Consumer", "anchored_repair", "cut_consumers", "refit_from_moments_", "ridge_scale"]
@@ -46,6 +46,8 @@ class Consumer:
 def cut_consumers(structure: Structure, selection: Selection) -> Iterator[Consumer]:
     """Every consumer that lost some inputs but not all, in the order the model runs them."""
     for place in structure.places:
+        if not remains(structure, place, selection):
+            continue
         groups = structure.groups_by_place[place.path]
         sites = {group.consumer: group.gate.layout for group in groups if group.consumer}
         for name, layout in sites.items():

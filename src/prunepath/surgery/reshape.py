@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,9 +56,20 @@ def reshape_(model: nn.Module, config: Any, record: Mapping[str, Any]) -> None:
                 "config.json was edited, or its family is not registered here "
                 "(prunepath.register_family)"
             )
+        _keep_members_(model, path, entry.get("members", ()))
         sizes = {name: int(size) for name, size in entry["sizes"].items()}
         run = {name: int(size) for name, size in entry.get("run", sizes).items()}
         _reshape_place_(model, places[path], sizes, run)
+
+
+def _keep_members_(model: nn.Module, path: str, members: Sequence[str]) -> None:
+    """Take out the modules that did not stay beside those that did."""
+    kept = {f"{path}.{member}" for member in members}
+    for parent in {name.rpartition(".")[0] for name in kept}:
+        module = model.get_submodule(parent)
+        for name in [name for name, _ in module.named_children()]:
+            if f"{parent}.{name}" not in kept:
+                delattr(module, name)
 
 
 def _reshape_place_(

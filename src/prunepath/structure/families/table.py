@@ -20,9 +20,13 @@ class Kind:
         name: a word of the glossary, for example `"ffn_channel"`.
         unit: factors that name one unit, for example `"kv pair"`.
         gate: `"linear.input"` or `"linear.output"`: where one scalar per unit multiplies; of a
-            fused projection also the part: `"c_attn.output#0"`.
+            fused projection also the part: `"c_attn.output#0"`. `"router.logits"`: the scalar
+            multiplies the odds with which a router picks the unit.
         tied: leading factor of `unit` whose values must all keep equally many units.
         consumer: linear whose kept columns the refit repairs; empty where nothing is linear.
+        members: modules, one a unit in their order, that leave whole with it: `"experts.*"`, and
+            the places that these are.
+        least: size of how few units the model's own code runs with; empty: one.
     """
 
     name: str
@@ -30,6 +34,8 @@ class Kind:
     gate: str
     tied: str = ""
     consumer: str = ""
+    members: str = ""
+    least: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +52,7 @@ class Place:
             `*` stands for any one name: every module that matches is a place of its own.
         sizes: factor -> its size; later ones may use earlier ones.
         linears: linear name -> (layout of its outputs, layout of its inputs); an empty layout
-            is an axis that is never cut (the residual width).
+            is an axis that is never cut (the residual width). A router counts as one.
         sometimes: those of the linears that some models of the family lack.
         kinds: unit kinds that live here.
         tensors: further parameters that native factors take with them, name -> layout of every
