@@ -115,7 +115,8 @@ def record_(model: nn.Module, structure: Structure, selection: Selection) -> Non
     before = dict((getattr(config, "prunepath", None) or {}).get("places", {}))
     for place in changed:
         entry: dict[str, Any] = {"sizes": sizes[place.path]}
-        run = running_sizes(place, sizes[place.path])
+        groups = structure.groups_by_place[place.path]
+        run = running_sizes(place, sizes[place.path], groups)
         if run != sizes[place.path]:
             entry["run"] = run
         before[place.path] = entry
