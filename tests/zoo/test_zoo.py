@@ -16,6 +16,7 @@ from safetensors import safe_open
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from prunepath.allocation.steps import LAYOUTS, default_kinds
 from prunepath.checkpoint.load import load
 from prunepath.checkpoint.save import save_model
 from prunepath.structure.cost import cost_of
@@ -74,6 +75,9 @@ def test_the_kinds_are_found(name: str) -> None:
     assert set(structure_of(name).kinds) == {*CASES[name].kinds, *CASES[name].sublayers}
     again = structure_from_dict(structure_to_dict(structure_of(name)))
     assert again == structure_of(name)
+    for layout in LAYOUTS:  # sub-layers go where they are asked for
+        assert set(default_kinds(again, layout)) & set(CASES[name].kinds)
+        assert not set(default_kinds(again, layout)) & set(CASES[name].sublayers)
 
 
 @every_case

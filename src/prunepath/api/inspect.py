@@ -92,7 +92,7 @@ def inspect(
         >>> import prunepath
         >>> report = prunepath.inspect("model")  # doctest: +SKIP
         >>> [kind.kind for kind in report.kinds]  # doctest: +SKIP
-        ['qk_coordinate', 'vo_coordinate', 'query_head', 'kv_group', 'attention', 'ffn_channel', 'ffn']
+        ['qk_coordinate', 'vo_coordinate', 'head', 'attention', 'ffn_channel', 'ffn']
     """
     from prunepath.api.discovery import discover_for
     from prunepath.api.stated import LENGTH, stated_for

@@ -4,8 +4,8 @@ Every group is one block. Where its units are columns of a linear map (its consu
 models of the curvature: `refit`, the cost of a removal after the best repair of what is left, and
 `fisher`, the Kronecker-factored block C o (W^T G W) without repair (C: second moment of the inputs,
 G: of the output gradients). A whole sub-layer leaves no columns to repair, and its block is one
-number, 1/2 tr(C W^T G W) its damage. Query-key coordinates have no linear map to repair; they use the exact
-block of their gate gradients, or its diagonal in groups too large for one.
+number. Query-key coordinates have no linear map to repair; they use the exact block of their gate
+gradients, or its diagonal in groups too large for one.
 
 All damages are in nats per token, so groups of all kinds merge by damage per cost. They work on
 means of whatever statistics they are given: a group can be continued with statistics collected on
