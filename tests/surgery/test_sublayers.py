@@ -18,12 +18,15 @@ from prunepath.data.samples import Samples
 from prunepath.structure.cost import cost_of
 from prunepath.structure.discover import discover
 from prunepath.structure.gates import gated, gates_of
+from prunepath.structure.matrices import weight_of
 from prunepath.structure.selection import Selection, everything
 from prunepath.structure.units import Structure
 from prunepath.surgery import proof
 from prunepath.surgery.cut import cut
+from prunepath.surgery.refit import cut_consumers, emptied_consumers, fill_constants_
 from tests.conformance.families import FAMILIES, random_tokens, tiny
 from tests.conformance.selections import select
+from tests.search.problems import context_of
 from tests.zoo.build import Case, furthest, text
 from tests.zoo.models import CASES
 
@@ -142,6 +145,34 @@ def test_the_bias_of_the_consumer_is_what_is_left(kind: str) -> None:
     assert module.weight.numel() == 0
     assert module.bias.abs().max() > 0
     assert torch.equal(said[0], module.bias.expand_as(said[0]))
+
+
+def test_the_best_constant_is_what_was_said_in_the_mean() -> None:
+    with torch.enable_grad():
+        context = context_of(dense("llama"), random_tokens(3, 20))
+    structure = context.structure
+    names = ends(structure)
+    selection = without(everything(structure), structure, *names)
+    consumers = [structure.groups_by_name[name].consumer for name in names]
+    assert sorted(emptied_consumers(structure, selection)) == sorted(consumers)
+    assert not list(cut_consumers(structure, selection))
+    said: dict[str, torch.Tensor] = {}
+    hooks = [
+        dense("llama")
+        .get_submodule(name)
+        .register_forward_hook(lambda _, args, output, name=name: said.update({name: output}))
+        for name in consumers
+    ]
+    for part in context.samples.batches(len(context.samples)):
+        context.task.output(dense("llama"), part.inputs)
+    for hook in hooks:
+        hook.remove()
+    model = cut(dense("llama"), structure, selection)
+    weights = {name: weight_of(dense("llama").get_submodule(name)) for name in consumers}
+    fill_constants_(model, weights, consumers, context.statistics)
+    for name in consumers:
+        mean = said[name].reshape(-1, said[name].shape[-1]).mean(0)
+        torch.testing.assert_close(model.get_submodule(name).bias, mean, rtol=1e-4, atol=1e-5)
 
 
 def test_a_sub_layer_is_proven_apart_from_what_it_hides(monkeypatch: pytest.MonkeyPatch) -> None:
