@@ -48,6 +48,8 @@ def _first_layer_emptied(groups: list[UnitGroup], rng: Generator) -> dict[str, B
     return _removing(0.2)(groups, rng) | _emptied(g for g in groups if g.layer == first)
 
 
+SUBLAYERS = ("attention", "ffn")
+
 SELECTIONS: dict[str, Chooser] = {
     "ratio 0": lambda groups, rng: {},
     "ratio 0.3": _removing(0.3),
@@ -55,6 +57,11 @@ SELECTIONS: dict[str, Chooser] = {
     "one group emptied": _first_layer_emptied,
     "all emptied": lambda groups, rng: _emptied(groups),
 }
+
+
+def changes_something(kind: str, name: str) -> bool:
+    """Whether a selection of the table cuts that kind: of a single unit nothing goes by ratio."""
+    return kind not in SUBLAYERS or name.endswith("emptied")
 
 
 def select(structure: Structure, kind: str, name: str, seed: int = 0) -> Selection:

@@ -34,7 +34,7 @@ class StepOptions:
         kinds: unit kinds that may be cut; empty takes the layout's default.
         multiple: widths end as multiples of this many channels or coordinates; 1 turns it off.
         floor: smallest width every group keeps, in channels or coordinates; heads and KV groups
-            keep at least one.
+            keep at least one. Sub-layers go whole.
         metric: what the steps are weighed by when groups are merged.
         sequence_length: tokens the metric is stated for.
     """
@@ -77,13 +77,14 @@ def default_kinds(structure: Structure, layout: str) -> tuple[str, ...]:
     `per-layer` cuts the finest units behind every gate site (channels and coordinates); `uniform`
     cuts what the family's own code can run at any size (channels and whole heads), so that its
     result loads everywhere, and the finest units where there is no such thing. Units that are whole
-    modules (experts) leave only when they are asked for: their channels are finer.
+    modules (experts) and whole sub-layers leave only where `kinds` names them.
     """
     factors = {place.path: set(place.native) for place in structure.places}
     native = {
         group.kind
         for group in structure.groups
-        if set(group.unit.names) <= factors[group.place] and not group.members
+        if not (group.is_sublayer or group.members)
+        and set(group.unit.names) <= factors[group.place]
     }
     finest = structure.finest_groups
     fine = {group.kind for group in finest}
@@ -98,7 +99,7 @@ def build_steps(path: SolutionPath, options: StepOptions) -> list[Step]:
     """All steps of a path, first removed first.
 
     Raises:
-        RequestError: an unknown kind, or layers too different for the `uniform` layout.
+        RequestError: an unknown kind, or layers that the `uniform` layout would make different.
     """
     kinds = options.kinds or default_kinds(path.structure, options.layout)
     for kind in kinds:
@@ -110,6 +111,12 @@ def build_steps(path: SolutionPath, options: StepOptions) -> list[Step]:
     for kind in kinds:
         groups = path.structure.of_kind(kind)
         if options.layout == "uniform":
+            if any(group.is_sublayer for group in groups):
+                raise RequestError(
+                    f"the layout 'uniform' keeps all layers the same size, and a layer without its "
+                    f"{kind} is unlike the others; leave {kind} out of --kinds, or use "
+                    "--layout per-layer"
+                )
             for series in dict.fromkeys(group.series for group in groups):
                 same = [group for group in groups if group.series == series]
                 sequences.append(
@@ -122,7 +129,7 @@ def build_steps(path: SolutionPath, options: StepOptions) -> list[Step]:
 
 def positions_per_unit(structure: Structure, group: UnitGroup) -> int:
     """Positions of the narrowest tensor axis that one unit owns: 1 for a channel, 2 for a rotary
-    pair, a whole head width for a head."""
+    pair, a whole head width for a head, all of them for a sub-layer."""
     place = structure.places_by_path[group.place]
     return min(
         axis.part(number).size // group.num_units
@@ -139,7 +146,8 @@ def _rounding(structure: Structure, group: UnitGroup, options: StepOptions) -> t
     if group.members:
         return 1, max(1, group.least)
     positions = positions_per_unit(structure, group)
-    return max(1, options.multiple // positions), -(-options.floor // positions)
+    floor = 0 if group.is_sublayer else -(-options.floor // positions)  # it goes whole
+    return max(1, options.multiple // positions), floor
 
 
 def _group_steps(path: SolutionPath, group: UnitGroup, options: StepOptions) -> list[Step]:

@@ -92,7 +92,7 @@ def inspect(
         >>> import prunepath
         >>> report = prunepath.inspect("model")  # doctest: +SKIP
         >>> [kind.kind for kind in report.kinds]  # doctest: +SKIP
-        ['qk_coordinate', 'vo_coordinate', 'query_head', 'kv_group', 'ffn_channel']
+        ['qk_coordinate', 'vo_coordinate', 'head', 'attention', 'ffn_channel', 'ffn']
     """
     from prunepath.api.discovery import discover_for
     from prunepath.api.stated import LENGTH, stated_for
@@ -143,5 +143,6 @@ def _report(structure: Structure, kind: str, sequence_length: int) -> KindReport
         widths=widths,
         lanes=groups[0].num_lanes,
         unit=unit_cost(structure, groups[0], sequence_length),
-        runs_natively=set(groups[0].unit.names) <= native[groups[0].place],
+        runs_natively=not groups[0].is_sublayer
+        and set(groups[0].unit.names) <= native[groups[0].place],
     )

@@ -28,7 +28,7 @@ def repair_(
     kind: str,
     bias: bool = False,
 ) -> dict[str, Any]:
-    """Repair the consumers of a cut model that lost inputs.
+    """Repair the consumers of a cut model that lost inputs, and what those without any still say.
 
     Args:
         model: the cut model; its weights are changed.
@@ -44,21 +44,32 @@ def repair_(
         What was done, name -> value.
     """
     from prunepath.structure.matrices import weight_of
-    from prunepath.surgery.refit import cut_consumers, refit_from_moments_
+    from prunepath.surgery.refit import (
+        cut_consumers,
+        emptied_consumers,
+        fill_constants_,
+        refit_from_moments_,
+    )
     from prunepath.surgery.sequential import refit_sequentially_
     from prunepath.surgery.strength import choose_strength_
 
     consumers = list(cut_consumers(structure, selection))
+    constant = [
+        name
+        for name in emptied_consumers(structure, selection)
+        if bias or model.get_submodule(name).bias is not None
+    ]
     streams = {
         group.consumer: structure.places_by_path[group.place].stack for group in structure.groups
     }
-    if not consumers:
+    if not consumers and not constant:
         return {"kind": "none"}
     names = [consumer.name for consumer in consumers]
-    weights = {name: weight_of(dense.get_submodule(name)) for name in names}
-    before = {
-        f"{name}.weight": model.get_parameter(f"{name}.weight").detach().clone() for name in names
-    }
+    weights = {name: weight_of(dense.get_submodule(name)) for name in (*names, *constant)}
+    changed = [f"{name}.weight" for name in names]
+    changed += [] if bias else [f"{name}.bias" for name in constant]
+    before = {name: model.get_parameter(name).detach().clone() for name in changed}
+    fill_constants_(model, weights, constant, supplies.statistics)
     refit = supplies.refit
     if kind == "moments" or refit is None:
         refit_from_moments_(model, weights, consumers, supplies.statistics, bias=bias)

@@ -140,6 +140,8 @@ def _shrunk(structure: Structure, place: PlaceInfo, fractions: dict[str, float])
     """A selection that keeps the first units of every lane of one place."""
     keep = {}
     for group in structure.groups_by_place[place.path]:
+        if group.is_sublayer:
+            continue
         (name,) = (name for name in group.unit.names if name != group.tied)
         if name in fractions:
             lane = np.arange(group.lane_width) < max(1, round(fractions[name] * group.lane_width))

@@ -3,8 +3,9 @@
 Every group is one block. Where its units are columns of a linear map (its consumer) there are two
 models of the curvature: `refit`, the cost of a removal after the best repair of what is left, and
 `fisher`, the Kronecker-factored block C o (W^T G W) without repair (C: second moment of the inputs,
-G: of the output gradients). Query-key coordinates have no linear map to repair; they use the exact
-block of their gate gradients, or its diagonal in groups too large for one.
+G: of the output gradients). A whole sub-layer leaves no columns to repair, and its block is one
+number. Query-key coordinates have no linear map to repair; they use the exact block of their gate
+gradients, or its diagonal in groups too large for one.
 
 All damages are in nats per token, so groups of all kinds merge by damage per cost. They work on
 means of whatever statistics they are given: a group can be continued with statistics collected on
@@ -72,7 +73,8 @@ def group_damage(
     """
     out = None if removed is None else torch.from_numpy(removed)
     before = None if damage is None else torch.from_numpy(damage)
-    if weight is not None and config.curvature == "refit":
+    refit = config.curvature == "refit"
+    if weight is not None and refit and not group.is_sublayer:
         values = eliminate_with_refit(
             weight,
             statistics.mean("moments", group.consumer),
@@ -87,6 +89,9 @@ def group_damage(
         )
         return values.numpy()
     block = curvature_block(group, statistics, weight)
+    if weight is not None and refit:  # of a whole sub-layer nothing is left to be repaired
+        ratio = _trusted_ratio(group, statistics, block.diagonal().cpu(), config.correction)
+        block = block if ratio is None else block * ratio.to(block.device)
     order = None
     if config.solver == "flow":
         order = flow_order(block, removed=out, **config.bregman_settings)
@@ -112,6 +117,15 @@ def _measured_over_factored(
         factored = (moment * (columns * (gradients @ columns)).sum(0)).cpu()
     else:
         factored = curvature_block(group, statistics, weight).diagonal().cpu()
+    return _trusted_ratio(group, statistics, factored, exponent)
+
+
+def _trusted_ratio(
+    group: UnitGroup, statistics: Statistics, factored: Tensor, exponent: float
+) -> Tensor | None:
+    """Measured over factored diagonal within bounds, to a power, (units,); None: a power of 0."""
+    if not exponent:
+        return None
     measured = statistics.mean("fisher", group.name).cpu()
     ratio = measured / factored.clamp_min(torch.finfo(torch.float64).tiny)
     return ratio.clamp(*_TRUSTED_RATIOS).pow(exponent)

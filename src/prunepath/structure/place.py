@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -137,10 +137,13 @@ def describe_place(
         if _there(model, f"{path}.{module}")
         for kind in kinds
     }
+    kinds = [
+        kind
+        for kind in table.kinds
+        if kind.name not in refused and AxisLayout.parse(kind.unit, sizes).size
+    ]
     groups = []
-    for kind in table.kinds:
-        if kind.name in refused or not AxisLayout.parse(kind.unit, sizes).size:
-            continue
+    for kind in (*kinds, *_sublayer(table, kinds)):
         group = _group(kind, path, unique, layer.index, label, table, sizes, found)
         if kind.members or kind.least:
             group, why = with_members(group, kind, model, path, found.config, sizes)
@@ -154,6 +157,21 @@ def describe_place(
 def _is_map(module: nn.Module | None) -> bool:
     """Whether a table may name the module among its linear maps."""
     return is_linear(module) or is_router(module)
+
+
+def _sublayer(table: Place, kinds: Sequence[Kind]) -> list[Kind]:
+    """The sub-layer as one unit more, where all it puts out passes a consumer that units stand
+    before.
+
+    Its unit is the empty product: it owns every position of every axis, so gate, cut and cost
+    follow as they do for other units. What a router chooses goes with the router, and has none.
+    """
+    behind = next((kind for kind in kinds if kind.gate == f"{kind.consumer}.input"), None)
+    if behind is None or table.routed:
+        return []
+    heads = any(kind.tied for kind in kinds)  # deformable attention multiplies no pairs of tokens
+    name = "attention" if table.scores or heads else "ffn"
+    return [Kind(name=name, unit="", gate=behind.gate, consumer=behind.consumer)]
 
 
 def _there(model: nn.Module, path: str) -> bool:

@@ -68,7 +68,8 @@ class UnitGroup:
         layer: index of the layer in its stack.
         place: full module path of the sub-layer, unique in a model.
         series: groups of the same series are equally wide in the `uniform` layout.
-        unit: layout whose positions are the units.
+        unit: layout whose positions are the units; of a whole sub-layer the empty product, which
+            has one position and covers every axis.
         tied: factor of `unit` whose values keep equally many units (`""`: none).
         gate: where the gate sits.
         consumer: full path of the linear map the refit repairs (`""`: none).
@@ -92,6 +93,11 @@ class UnitGroup:
     def num_units(self) -> int:
         """Number of units in the group."""
         return self.unit.size
+
+    @property
+    def is_sublayer(self) -> bool:
+        """Whether its one unit is the whole sub-layer."""
+        return not self.unit.names
 
     @property
     def num_lanes(self) -> int:

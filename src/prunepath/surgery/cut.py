@@ -136,7 +136,8 @@ def record_(model: nn.Module, structure: Structure, selection: Selection) -> Non
             before.pop(place.path, None)  # cut before, and gone now
     for place in changed:
         entry: dict[str, Any] = {"sizes": sizes[place.path]}
-        run = running_sizes(place, sizes[place.path])
+        groups = structure.groups_by_place[place.path]
+        run = running_sizes(place, sizes[place.path], groups)
         if run != sizes[place.path]:
             entry["run"] = run
         for group in structure.groups_by_place[place.path]:
