@@ -196,7 +196,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "overlapping kinds": (
         "llama-untied",
         {"kinds": ("kv_group", "vo_coordinate"), "floor": 0, "multiple": 1},
-        r"(kv_group and vo_coordinate|vo_coordinate and kv_group) are cut from the same weights of 'model.layers.0.self_attn'",
+        "vo_coordinate and kv_group are cut from the same weights of 'model.layers.0.self_attn'",
     ),
 }
 

@@ -188,8 +188,9 @@ def _require_additive(structure: Structure, kinds: Sequence[str], options: StepO
             whole - place_cost(structure, place, less, length), options.metric, length
         )
         if saved != sum(_unit_value(structure, group, options) for group in groups):
+            both = " and ".join(group.kind for group in groups)
             raise RequestError(
-                f"the rule 'knapsack' needs costs that add up, and {' and '.join(kinds)} are cut "
+                f"the rule 'knapsack' needs costs that add up, and {both} are cut "
                 f"from the same weights of '{place.path}'; name kinds that do not overlap with "
                 "--kinds, or use --rule order"
             )

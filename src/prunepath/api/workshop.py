@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prunepath.api.exchange import Rearranger
 from prunepath.api.repair import repair_
 from prunepath.api.stated import LENGTH, stated_for
 from prunepath.api.supplies import Supplies, read_supplies
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["REFITS", "Extraction", "Workshop"]
 
-REFITS = ("sequential", "moments", "none")
+REFITS = ("sequential", "moments", "scales", "none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,7 @@ class Extraction:
         refit: what the refit did, name -> value.
         verification: the comparison after reloading; None when nothing was written.
         seconds: wall seconds of every stage.
+        rearranged: what the rearrangement did, name -> value; empty where none was asked for.
         latency_seconds: measured seconds of one forward pass, for latency budgets.
         stated_for: what MACs are counted over, in words: `"512 tokens"`, `"one sample"`.
         task: name of the task.
@@ -49,6 +52,7 @@ class Extraction:
     refit: Mapping[str, Any]
     verification: Verification | None
     seconds: Mapping[str, float]
+    rearranged: Mapping[str, float] = field(default_factory=dict)
     latency_seconds: float | None = None
     stated_for: str = f"{LENGTH} tokens"
     task: str = "causal-lm"
@@ -68,6 +72,8 @@ class Workshop:
         sequence_length: int | None = None,
         refit: str = "sequential",
         bias: bool = False,
+        rule: str = "order",
+        rearrange: bool = False,
         progress: Progress | None = None,
     ) -> None:
         from prunepath.allocation.steps import StepOptions
@@ -80,11 +86,13 @@ class Workshop:
             multiple=multiple,
             floor=floor,
             sequence_length=LENGTH if sequence_length is None else sequence_length,
+            rule=rule,
         )
         if refit not in REFITS:
             raise RequestError(f"unknown refit '{refit}'; use one of {', '.join(REFITS)}")
         self.refit = refit
         self.bias = bias
+        self.rearrange = rearrange
         self.progress = progress
         self._opened: Any = None
         self._supplies: Any = None
@@ -149,12 +157,18 @@ class Workshop:
         clock.lap("allocate")
         supplies = self._load_supplies()
         clock.lap("read statistics")
+        rearranged: dict[str, float] = {}
+        if self.rearrange:
+            assert supplies is not None
+            allocation, rearranged = self._rearranger(allocation, supplies)
+            clock.lap("rearrange")
         model: Any = cut(self.dense, self.path.structure, allocation.selection)
         clock.lap("cut")
         loader = "stock transformers" if is_stock(model) else "prunepath (import prunepath first)"
         note(self.progress, f"the result loads with {loader}")
         refit: dict[str, Any] = {"kind": "none"}
-        if supplies is not None:
+        if self.refit != "none":
+            assert supplies is not None
             refit = repair_(
                 model,
                 self.dense,
@@ -169,7 +183,9 @@ class Workshop:
         clock.lap("refit")
         verification = None
         if output is not None:
-            verification = self._write(model, allocation, refit, Path(output), overwrite)
+            verification = self._write(
+                model, allocation, refit, rearranged, Path(output), overwrite
+            )
             clock.lap("write and verify")
         seconds = None
         if budget.metric == "latency":
@@ -184,6 +200,7 @@ class Workshop:
             refit=refit,
             verification=verification,
             seconds=clock.laps,
+            rearranged=rearranged,
             latency_seconds=seconds,
             stated_for=stated_for(self.path.structure, self.options.sequence_length),
             task=self.task.name,
@@ -199,19 +216,24 @@ class Workshop:
 
     def _load_supplies(self) -> Supplies | None:
         """Statistics and calibration samples beside the path, read once."""
-        if self.refit == "none":
+        if self.refit == "none" and not self.rearrange:
             return None
         if self._supplies is None:
-            sequential = self.refit == "sequential"
+            sequential = self.refit in ("sequential", "scales")
             self._supplies = read_supplies(self.path, self.task, sequential=sequential)
         found: Supplies = self._supplies
         return found
+
+    @cached_property
+    def _rearranger(self) -> Rearranger:
+        return Rearranger(self.dense, self.path, self.task, progress=self.progress)
 
     def _write(
         self,
         model: Any,
         allocation: Allocation,
         refit: Mapping[str, Any],
+        rearranged: Mapping[str, float],
         output: Path,
         overwrite: bool,
     ) -> Verification:
@@ -235,6 +257,7 @@ class Workshop:
                 self.path.provenance,
                 loader=verification.loader,
                 refit=refit,
+                rearranged=rearranged,
                 difference=verification.difference,
                 folder_name=output.name,
                 model=model,
