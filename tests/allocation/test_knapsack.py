@@ -98,6 +98,11 @@ def test_never_above_the_budget_and_never_worse_than_the_order(
 ) -> None:
     path = random_path(encoder(heads=4, channels=48, layers=3))
     better = 0
+    largest = max(
+        float(path.damage[group.name][units].sum())
+        for step in build_steps(path, replace(options, kinds=("head", "ffn_channel")))
+        for group, units in step.removed
+    )
     for share in np.linspace(0.05, 1, 20):
         budget = block_budget(path, metric, float(share))
         try:
@@ -109,7 +114,8 @@ def test_never_above_the_budget_and_never_worse_than_the_order(
         assert metric_value(cost, metric, LENGTH) == found.reached <= found.limit
         order = allocate(path, budget, replace(options, rule="order", kinds=found.options.kinds))
         assert found.damage_kept["order"] == order.damage_kept["order"]
-        assert found.damage_kept["knapsack"] >= found.damage_kept["order"]
+        gained = found.damage_kept["knapsack"] - found.damage_kept["order"]
+        assert 0 <= gained <= largest, "the order is a step from the optimum"
         better += found.damage_kept["knapsack"] > found.damage_kept["order"]
         assert found.damage_kept["knapsack"] == kept_damage(
             path, found.selection, found.options.kinds
