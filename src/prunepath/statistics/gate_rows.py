@@ -72,20 +72,27 @@ def gate_rows(
     """
     per_token = task.loss_rows == "token"
     pieces = 2 ** max(0, math.ceil(math.log2(ROWS / len(samples)))) if per_token else 1
+    routed = {group.name: structure.places_by_path[group.place].routed for group in groups}
     found: dict[str, list[Tensor]] = {group.name: [] for group in groups}
     batch_rows: dict[str, Tensor] = {}
     size = 0
 
     def take(group: UnitGroup, units: Tensor) -> None:
         flat = units.reshape(-1, group.num_units)
-        rows = 1
-        if len(flat) % size == 0:
+        if not len(flat):
+            return
+        rows = 1  # of several samples' rows in unknown order only the sum is known
+        if per_token and routed[group.name]:
+            rows = math.gcd(len(flat), size * pieces)
+        elif not routed[group.name] and len(flat) % size == 0:
             rows = size * math.gcd(len(flat) // size, pieces)
         own = flat.view(rows, -1, group.num_units).sum(1).cpu()
         before = batch_rows.get(group.name)
-        # Layers that share weights run several times, and their gates with them.
-        together = before is not None and before.shape == own.shape
-        batch_rows[group.name] = before + own if together and before is not None else own
+        if before is not None:  # layers that share weights run several times, on as many rows
+            if before.shape != own.shape:
+                before, own = before.sum(0, keepdim=True), own.sum(0, keepdim=True)
+            own = before + own
+        batch_rows[group.name] = own
 
     with frozen(model), checkpointed_layers(model, structure), reading_gates(model, groups, take):
         batches = list(samples.batches(task.counts.batch))
