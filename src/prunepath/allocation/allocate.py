@@ -1,19 +1,21 @@
 """Path and budget in, selection out: the largest prefix of the removal steps that fits.
 
 Costs only fall as steps are made, so the first prefix at or under the budget is found by
-bisection over exactly counted costs; the budget is never exceeded by rounding or estimation.
+bisection over exactly counted costs; the budget is never exceeded by rounding or estimation. The
+rule `knapsack` chooses otherwise from the same steps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from prunepath.allocation.budget import Budget, describe, metric_value
+from prunepath.allocation.knapsack import default_classes, fewest_damage, kept_damage
 from prunepath.allocation.legal import merge_illegal_steps
-from prunepath.allocation.steps import Step, StepOptions, build_steps
+from prunepath.allocation.steps import Step, StepOptions, build_steps, default_kinds
 from prunepath.errors import BudgetError
 from prunepath.path import SolutionPath
 from prunepath.structure.axes import BoolArray
@@ -32,12 +34,14 @@ class Allocation:
     Args:
         selection: units kept.
         budget: what was asked.
-        options: layout, kinds, rounding and floor it was made with.
+        options: layout, kinds, rounding, floor and rule it was made with.
         limit: the budget in its base unit.
         reached: the same metric of the selection; never above `limit`.
         cost: all counted costs of the selection.
         dense: all counted costs of the dense model.
         ratio: fraction of the block parameters removed.
+        damage_kept: rule -> sum of the damages of all units it keeps (`kept_damage`), in the
+            path's unit; `"order"` always, for comparison, and the rule that was asked for.
     """
 
     selection: Selection
@@ -48,6 +52,7 @@ class Allocation:
     cost: Cost
     dense: Cost
     ratio: float
+    damage_kept: Mapping[str, float]
 
     def __str__(self) -> str:
         metric = self.budget.metric
@@ -69,7 +74,7 @@ def allocate(
     Args:
         path: a solution path.
         budget: what may be spent.
-        options: layout, kinds, rounding and floor; the metric is taken from the budget.
+        options: layout, kinds, rounding, floor and rule; the metric is taken from the budget.
         latency_of: seconds of a selection, needed for latency budgets only; it must not
             increase when units are removed.
 
@@ -78,6 +83,7 @@ def allocate(
 
     Raises:
         BudgetError: above the dense model, or below the smallest model the path can give.
+        RequestError: kinds that the layout or the rule cannot weigh.
 
     Example:
         >>> path = SolutionPath.from_pretrained("smollm2-path")  # doctest: +SKIP
@@ -86,6 +92,8 @@ def allocate(
     """
     options = replace(options or StepOptions(), metric=budget.metric)
     structure, length = path.structure, options.sequence_length
+    if options.rule == "knapsack" and not options.kinds:
+        options = replace(options, kinds=default_classes(structure))
 
     def value(selection: Selection) -> float:
         if budget.metric == "latency":
@@ -99,6 +107,11 @@ def allocate(
     dense = value(everything(structure))
     limit = budget.resolve(dense, structure.block_params)
     selection = _largest_prefix(path, steps, limit, value, budget)
+    kinds = options.kinds or default_kinds(structure, options.layout)
+    damage_kept = {"order": kept_damage(path, selection, kinds)}
+    if options.rule == "knapsack":
+        selection = fewest_damage(path, steps, options, limit, value)
+        damage_kept["knapsack"] = kept_damage(path, selection, kinds)
     dense_cost = cost_of(structure, everything(structure), length)
     cost = cost_of(structure, selection, length)
     return Allocation(
@@ -110,6 +123,7 @@ def allocate(
         cost=cost,
         dense=dense_cost,
         ratio=(dense_cost.params - cost.params) / structure.block_params,
+        damage_kept=damage_kept,
     )
 
 

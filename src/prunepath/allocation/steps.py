@@ -2,8 +2,8 @@
 
 Constraints live here and nowhere else. Lanes that must end equally wide, widths that must be
 multiples of 8, layers that must all look alike: each of them only says which units go *together*.
-What is left is one sequence of steps, and every allocation is a prefix of it; that is why a
-smaller budget always keeps a subset of what a larger one keeps.
+What is left is one sequence of steps, and every allocation by the rule `order` is a prefix of it;
+that is why a smaller budget then keeps a subset of what a larger one keeps.
 """
 
 from __future__ import annotations
@@ -20,9 +20,18 @@ from prunepath.structure.axes import IntArray
 from prunepath.structure.cost import unit_cost
 from prunepath.structure.units import Structure, UnitGroup
 
-__all__ = ["LAYOUTS", "Step", "StepOptions", "build_steps", "default_kinds", "positions_per_unit"]
+__all__ = [
+    "LAYOUTS",
+    "RULES",
+    "Step",
+    "StepOptions",
+    "build_steps",
+    "default_kinds",
+    "positions_per_unit",
+]
 
 LAYOUTS = ("per-layer", "uniform")
+RULES = ("order", "knapsack")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +46,8 @@ class StepOptions:
             keep at least one. Sub-layers go whole.
         metric: what the steps are weighed by when groups are merged.
         sequence_length: tokens the metric is stated for.
+        rule: `"order"` makes steps by damage per cost until the budget is met; `"knapsack"` makes
+            those of least damage in sum (`allocation.knapsack`).
     """
 
     layout: str = "per-layer"
@@ -45,6 +56,7 @@ class StepOptions:
     floor: int = 8
     metric: str = "params"
     sequence_length: int = 512
+    rule: str = "order"
 
     def __post_init__(self) -> None:
         if self.layout not in LAYOUTS:
@@ -56,6 +68,16 @@ class StepOptions:
             raise RequestError(f"multiple is {self.multiple}; widths are multiples of 1 or more")
         if self.floor < 0:
             raise RequestError(f"floor is {self.floor}; a width cannot be below 0")
+        if self.rule not in RULES:
+            raise RequestError(
+                f"unknown rule '{self.rule}'; use 'order' (damage per cost, smaller budgets keep "
+                "subsets) or 'knapsack' (least sum of damages, of two kinds)"
+            )
+        if self.rule == "knapsack" and self.metric == "latency":
+            raise RequestError(
+                "the rule 'knapsack' needs costs that add up unit by unit, and measured latency "
+                "does not; use --macs, --params or --memory, or --rule order"
+            )
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,8 @@ def extract(
     sequence_length: int | None = None,
     refit: str = "sequential",
     bias: bool = False,
+    rule: str = "order",
+    rearrange: bool = False,
     model: Any = None,
     tokenizer: Any = None,
     dtype: str = "auto",
@@ -87,8 +89,13 @@ def extract(
         floor: smallest width any group keeps.
         sequence_length: tokens that MACs, memory and latency are stated for, by default 512;
             nothing changes with it where samples are of one size, as images are.
-        refit: `"sequential"`, `"moments"` (one-shot) or `"none"`.
+        refit: `"sequential"`, `"moments"` (one-shot), `"scales"` (one number per unit) or
+            `"none"`.
         bias: let `"moments"` add biases.
+        rule: `"order"` (damage per cost; smaller budgets keep subsets) or `"knapsack"` (least sum
+            of damages, of two kinds of units).
+        rearrange: exchange units of every group for others by what they do together, measured on
+            the samples beside the path; numbers and costs stay.
         model: the dense model; by default the one the path names.
         tokenizer, dtype, device, trust_remote_code, hub: how to load it.
         overwrite: replace a folder that is not empty.
@@ -126,6 +133,8 @@ def extract(
         sequence_length=sequence_length,
         refit=refit,
         bias=bias,
+        rule=rule,
+        rearrange=rearrange,
         progress=progress,
     )
     if wish.metric != "latency":  # refuse an impossible wish before the model is loaded

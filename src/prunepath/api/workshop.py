@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prunepath.api.exchange import Rearranger
 from prunepath.api.repair import repair_
 from prunepath.api.stated import LENGTH, stated_for
 from prunepath.api.supplies import Supplies, read_supplies
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["REFITS", "Extraction", "Workshop"]
 
-REFITS = ("sequential", "moments", "none")
+REFITS = ("sequential", "moments", "scales", "none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +42,7 @@ class Extraction:
         refit: what the refit did, name -> value.
         verification: the comparison after reloading; None when nothing was written.
         seconds: wall seconds of every stage.
+        rearranged: what the rearrangement did, name -> value; empty where none was asked for.
         latency_seconds: measured seconds of one forward pass, for latency budgets.
         stated_for: what MACs are counted over, in words: `"512 tokens"`, `"one sample"`.
         task: name of the task.
@@ -51,6 +54,7 @@ class Extraction:
     refit: Mapping[str, Any]
     verification: Verification | None
     seconds: Mapping[str, float]
+    rearranged: Mapping[str, float] = field(default_factory=dict)
     latency_seconds: float | None = None
     stated_for: str = f"{LENGTH} tokens"
     task: str = "causal-lm"
@@ -70,6 +74,8 @@ class Workshop:
         sequence_length: int | None = None,
         refit: str = "sequential",
         bias: bool = False,
+        rule: str = "order",
+        rearrange: bool = False,
         progress: Progress | None = None,
     ) -> None:
         from prunepath.allocation.steps import StepOptions
@@ -82,11 +88,13 @@ class Workshop:
             multiple=multiple,
             floor=floor,
             sequence_length=LENGTH if sequence_length is None else sequence_length,
+            rule=rule,
         )
         if refit not in REFITS:
             raise RequestError(f"unknown refit '{refit}'; use one of {', '.join(REFITS)}")
         self.refit = refit
         self.bias = bias
+        self.rearrange = rearrange
         self.progress = progress
         self._opened: Any = None
         self._supplies: Any = None
@@ -152,6 +160,11 @@ class Workshop:
         clock.lap("allocate")
         supplies = self._load_supplies()
         clock.lap("read statistics")
+        rearranged: dict[str, float] = {}
+        if self.rearrange:
+            assert supplies is not None
+            allocation, rearranged = self._rearranger(allocation, supplies)
+            clock.lap("rearrange")
         model: Any = cut(self.dense, self.path.structure, allocation.selection)
         clock.lap("cut")
         stock = is_stock(model)
@@ -162,7 +175,8 @@ class Workshop:
         with ExitStack() as stack:
             # It imports what loading takes while the repair is computed here.
             reader = None if output is None else stack.enter_context(FreshProcess(stock=stock))
-            if supplies is not None:
+            if self.refit != "none":
+                assert supplies is not None
                 refit = repair_(
                     model,
                     self.dense,
@@ -176,8 +190,9 @@ class Workshop:
             fuse_experts_(model)
             clock.lap("refit")
             if output is not None and reader is not None:
-                folder = Path(output)
-                verification = self._write(model, allocation, refit, folder, overwrite, reader)
+                verification = self._write(
+                    model, allocation, refit, rearranged, Path(output), overwrite, reader
+                )
                 clock.lap("write and verify")
         seconds = None
         if budget.metric == "latency":
@@ -192,6 +207,7 @@ class Workshop:
             refit=refit,
             verification=verification,
             seconds=clock.laps,
+            rearranged=rearranged,
             latency_seconds=seconds,
             stated_for=stated_for(self.path.structure, self.options.sequence_length),
             task=self.task.name,
@@ -207,19 +223,24 @@ class Workshop:
 
     def _load_supplies(self) -> Supplies | None:
         """Statistics and calibration samples beside the path, read once."""
-        if self.refit == "none":
+        if self.refit == "none" and not self.rearrange:
             return None
         if self._supplies is None:
-            sequential = self.refit == "sequential"
+            sequential = self.refit in ("sequential", "scales")
             self._supplies = read_supplies(self.path, self.task, sequential=sequential)
         found: Supplies = self._supplies
         return found
+
+    @cached_property
+    def _rearranger(self) -> Rearranger:
+        return Rearranger(self.dense, self.path, self.task, progress=self.progress)
 
     def _write(
         self,
         model: Any,
         allocation: Allocation,
         refit: Mapping[str, Any],
+        rearranged: Mapping[str, float],
         output: Path,
         overwrite: bool,
         reader: FreshProcess,
@@ -244,6 +265,7 @@ class Workshop:
                 self.path.provenance,
                 loader=verification.loader,
                 refit=refit,
+                rearranged=rearranged,
                 difference=verification.difference,
                 folder_name=output.name,
                 model=model,

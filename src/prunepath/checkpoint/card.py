@@ -25,6 +25,7 @@ def model_card(
     *,
     loader: str,
     refit: Mapping[str, Any],
+    rearranged: Mapping[str, float],
     difference: float,
     folder_name: str,
     model: Any,
@@ -38,6 +39,7 @@ def model_card(
         provenance: how the path was found.
         loader: `"transformers"` or `"prunepath"`.
         refit: what the refit did, name -> value.
+        rearranged: what the rearrangement did, name -> value; empty: none.
         difference: largest difference of an answer after reloading.
         folder_name: name of the model's folder, for the example.
         model: the written model, which says how it loads.
@@ -90,8 +92,9 @@ def model_card(
         f"- objective `{provenance.objective}`, {provenance.tokens} calibration {counted} of "
         f"{provenance.data}, seed {provenance.seed}",
         f"- layout `{allocation.options.layout}`, widths in multiples of "
-        f"{allocation.options.multiple}",
-        "- refit: " + ", ".join(f"{key} {value}" for key, value in refit.items()),
+        f"{allocation.options.multiple}, rule `{allocation.options.rule}`",
+        *(["- rearranged: " + _listed(rearranged)] if rearranged else []),
+        "- refit: " + _listed(refit),
         f"- weights of the dense model: sha256 `{provenance.model_fingerprint}`",
         f"- read back in a fresh process, its answers differed by {difference:.2g} at most",
         "",
@@ -99,6 +102,10 @@ def model_card(
         "",
     ]
     return "\n".join(lines)
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
 def _loading(

@@ -34,8 +34,10 @@ __all__ = [
     "Points",
     "Quiet",
     "Ratio",
+    "Rearrange",
     "Refit",
     "Revision",
+    "Rule",
     "Seed",
     "SequenceLength",
     "Set",
@@ -155,12 +157,29 @@ SequenceLength = Annotated[
         rich_help_panel=_CUT,
     ),
 ]
+Rule = Annotated[
+    str,
+    typer.Option(
+        "--rule",
+        help="order (damage per cost; smaller budgets keep subsets) or knapsack (least sum of "
+        "damages, of two kinds).",
+        rich_help_panel=_CUT,
+    ),
+]
+Rearrange = Annotated[
+    bool,
+    typer.Option(
+        "--rearrange",
+        help="Exchange units of each group by what they do together.",
+        rich_help_panel=_CUT,
+    ),
+]
 
 Refit = Annotated[
     str,
     typer.Option(
         "--refit",
-        help="sequential (best), moments (one-shot) or none.",
+        help="sequential (best), moments (one-shot), scales (one number per unit) or none.",
         rich_help_panel=_REFIT,
     ),
 ]

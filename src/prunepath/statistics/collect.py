@@ -8,7 +8,7 @@ allocated.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +23,19 @@ from prunepath.structure.gates import at_site, gate_gradient
 from prunepath.structure.matrices import own_inputs
 from prunepath.structure.units import Structure, UnitGroup
 
-__all__ = ["BLOCK_LIMIT", "Recorder", "Wanted", "estimate_bytes", "recording"]
+__all__ = [
+    "BLOCK_LIMIT",
+    "Recorder",
+    "Take",
+    "Wanted",
+    "checkpointed_layers",
+    "estimate_bytes",
+    "reading_gates",
+    "recording",
+]
+
+Take = Callable[[UnitGroup, Tensor], None]
+"""What is done with the gate gradients (..., units) of a group."""
 
 BLOCK_LIMIT = 512
 """Groups with more units than this get no full block of gate gradients."""
@@ -86,6 +98,19 @@ class Recorder:
             return flat.view(self._samples, -1, flat.shape[-1])
         return flat
 
+    def take(self, group: UnitGroup, units: Tensor) -> None:
+        """Add the gate gradients (..., units) of a group to the sums."""
+        if group.gate.side == "logits":  # a router sees the tokens of all windows as one list
+            units = self.by_sample(units)
+        terms, sums = self.terms(units), self.sums
+        sums.add_("fisher", group.name, terms.square().sum(0))
+        sums.add_("gradient", group.name, terms.sum(0))
+        # The gradient of a gate that all tokens of a window share.
+        whole = units.sum(1) if units.ndim > 2 else units
+        sums.add_("gradient_windows", group.name, whole.reshape(-1, group.num_units).abs().sum(0))
+        if group.num_units <= BLOCK_LIMIT:
+            sums.add_moment_("fisher_blocks", group.name, terms)
+
     def real(self, rows: Tensor) -> Tensor:
         """Rows (N, n) of an activation that are no padding."""
         flat = rows.detach().reshape(-1, rows.shape[-1])
@@ -121,18 +146,12 @@ def recording(
         The recorder, to be told of every batch before it runs.
     """
     recorder = Recorder(sums, wanted, per_sample)
-    sites: dict[tuple[str, str, int], list[UnitGroup]] = {}
-    for group in structure.groups:
-        sites.setdefault(group.gate.key, []).append(group)
     consumers = dict.fromkeys(group.consumer for group in structure.groups if group.consumer)
     with ExitStack() as stack:
         if wanted.backward:
-            stack.enter_context(_checkpointed_layers(model, structure))
+            stack.enter_context(checkpointed_layers(model, structure))
         if wanted.gradients:
-            for groups in sites.values():
-                stack.enter_context(
-                    at_site(model, groups[0].gate, _GradientReader(groups, recorder).read)
-                )
+            stack.enter_context(reading_gates(model, structure.groups, recorder.take))
         for name in consumers:
             module = model.get_submodule(name)
             if wanted.moments:
@@ -145,7 +164,25 @@ def recording(
 
 
 @contextmanager
-def _checkpointed_layers(model: nn.Module, structure: Structure) -> Iterator[None]:
+def reading_gates(model: nn.Module, groups: Iterable[UnitGroup], take: Take) -> Iterator[None]:
+    """Hooks that hand over the gradients of gates at 1 on every backward pass inside the block.
+
+    Args:
+        model: the dense model, frozen.
+        groups: whose gates.
+        take: told of every group and its gradients: one row for each position of the activation.
+    """
+    sites: dict[tuple[str, str, int], list[UnitGroup]] = {}
+    for group in groups:
+        sites.setdefault(group.gate.key, []).append(group)
+    with ExitStack() as stack:
+        for same in sites.values():
+            stack.enter_context(at_site(model, same[0].gate, _GradientReader(same, take).read))
+        yield
+
+
+@contextmanager
+def checkpointed_layers(model: nn.Module, structure: Structure) -> Iterator[None]:
     """Layers that store their input and nothing else between forward and backward."""
     from torch.utils.checkpoint import checkpoint
 
@@ -184,8 +221,8 @@ def _needs_gradient(value: Any) -> bool:
 class _GradientReader:
     """Reads gate gradients of all groups that share one site."""
 
-    def __init__(self, groups: list[UnitGroup], recorder: Recorder) -> None:
-        self._recorder = recorder
+    def __init__(self, groups: list[UnitGroup], take: Take) -> None:
+        self._take = take
         gate = groups[0].gate
         layout, positions = gate.layout, gate.positions
         self._where = None if positions is None else torch.from_numpy(positions)
@@ -214,22 +251,9 @@ class _GradientReader:
         if self._where is not None:
             contribution = contribution.index_select(-1, self._where.to(contribution.device))
         contribution = contribution.reshape(*contribution.shape[:-1], *self._sizes)
-        sums = self._recorder.sums
         for group, others in self._groups:  # a unit's gradient sums over the factors it lacks
             units = contribution.sum(others) if others else contribution
-            units = units.reshape(*activation.shape[:-1], group.num_units)  # (B, T, units)
-            terms = self._recorder.terms(units)
-            sums.add_("fisher", group.name, terms.square().sum(0))
-            sums.add_("gradient", group.name, terms.sum(0))
-            if self._side == "logits":  # a router sees the tokens of all windows as one list
-                units = self._recorder.by_sample(units)
-            # The gradient of a gate that all tokens of a window share.
-            whole = units.sum(1) if units.ndim > 2 else units
-            sums.add_(
-                "gradient_windows", group.name, whole.reshape(-1, group.num_units).abs().sum(0)
-            )
-            if group.num_units <= BLOCK_LIMIT:
-                sums.add_moment_("fisher_blocks", group.name, terms)
+            self._take(group, units.reshape(*activation.shape[:-1], group.num_units))
 
 
 def _on_gradient(tensor: Tensor, act: Callable[[Tensor], None]) -> None:
