@@ -91,6 +91,7 @@ def model_card(
         f"{provenance.data}, seed {provenance.seed}",
         f"- layout `{allocation.options.layout}`, widths in multiples of "
         f"{allocation.options.multiple}",
+        *_merging(allocation),
         "- refit: " + ", ".join(f"{key} {value}" for key, value in refit.items()),
         f"- weights of the dense model: sha256 `{provenance.model_fingerprint}`",
         f"- read back in a fresh process, its answers differed by {difference:.2g} at most",
@@ -99,6 +100,16 @@ def model_card(
         "",
     ]
     return "\n".join(lines)
+
+
+def _merging(allocation: Allocation) -> list[str]:
+    """What is said of tokens that merge."""
+    if allocation.tokens is None:
+        return []
+    return [
+        f"- merges tokens that look alike while it runs: {allocation.tokens}; the answer has the "
+        "shape it had"
+    ]
 
 
 def _loading(

@@ -101,6 +101,7 @@ def extraction_json(made: Extraction) -> dict[str, Any]:
         "reached": asked.reached,
         "ratio": asked.ratio,
         "layout": asked.options.layout,
+        "tokens": None if asked.tokens is None else asked.tokens.to_record(),
         "task": made.task,
         "sequence_length": asked.options.sequence_length,
         "cost": vars(asked.cost),

@@ -68,7 +68,7 @@ def match(keys: Tensor, *, key_width: int, protected: int, count: int) -> Tensor
         For every token its place among the n - count that are left, (B, n), int64.
     """
     batch, tokens, _ = keys.shape
-    mean = keys.unflatten(-1, (-1, key_width)).mean(-2)
+    mean = keys.reshape(batch, tokens, -1, key_width).mean(-2)
     free = F.normalize(mean[:, protected:].float(), dim=-1)
     taking, going = free[:, 0::2], free[:, 1::2]
     best, partner = (going @ taking.transpose(1, 2)).max(-1)
