@@ -18,7 +18,7 @@ from prunepath.structure.tokens import TokenSchedule, TokenSite, mergeable
 
 __all__ = ["TokenOptions", "most_mergeable", "schedule_from_scores", "spread"]
 
-_HALVINGS = 60  # of the price of a MAC, when scores are weighed against work
+_HALVINGS = 40  # of the price of a MAC, when scores are weighed against work
 
 
 @dataclass(frozen=True, kw_only=True)
