@@ -56,7 +56,8 @@ COMMANDS = {
     | SHOWN
     | {"PATH", "--output", "-o", "--layout", "--kinds", "--multiple", "--floor"}
     | {"--sequence-length", "--refit", "--bias", "--model", "--overwrite"}
-    | {"--rule", "--rearrange"},
+    | {"--rule", "--rearrange"}
+    | {"--token-share", "--token-decay", "--token-schedule"},
     "inspect": {"MODEL|PATH", "--task", "--sequence-length", "--revision", "--token", "--cache-dir"}
     | {"--trust-remote-code", "--json", "--verbose"},
     "evaluate": DATA | LOADING | SHOWN | {"MODEL", "--task", "--speed", "--no-speed"},

@@ -21,10 +21,12 @@ from prunepath.path import SolutionPath
 from prunepath.structure.axes import BoolArray
 from prunepath.structure.cost import Cost, cost_of
 from prunepath.structure.selection import Selection, everything
+from prunepath.structure.tokens import TokenSchedule
 
-__all__ = ["Allocation", "LatencyOf", "allocate"]
+__all__ = ["Allocation", "LatencyOf", "allocate", "dense_value"]
 
-LatencyOf = Callable[[Selection], float]
+LatencyOf = Callable[..., float]
+"""Seconds of a selection; where tokens merge, of a selection and their schedule."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,7 @@ class Allocation:
         ratio: fraction of the block parameters removed.
         damage_kept: rule -> sum of the damages of all units it keeps (`kept_damage`), in the
             path's unit; `"order"` always, for comparison, and the rule that was asked for.
+        tokens: how many tokens every block merges; None: none.
     """
 
     selection: Selection
@@ -53,13 +56,15 @@ class Allocation:
     dense: Cost
     ratio: float
     damage_kept: Mapping[str, float]
+    tokens: TokenSchedule | None = None
 
     def __str__(self) -> str:
         metric = self.budget.metric
-        return (
+        reached = (
             f"{self.budget}: {describe(metric, self.reached)} of at most "
             f"{describe(metric, self.limit)} ({100 * self.ratio:.1f}% of block parameters removed)"
         )
+        return reached if self.tokens is None else f"{reached}; {self.tokens}"
 
 
 def allocate(
@@ -68,6 +73,7 @@ def allocate(
     options: StepOptions | None = None,
     *,
     latency_of: LatencyOf | None = None,
+    tokens: TokenSchedule | None = None,
 ) -> Allocation:
     """The largest model of a path at or under a budget.
 
@@ -77,6 +83,7 @@ def allocate(
         options: layout, kinds, rounding, floor and rule; the metric is taken from the budget.
         latency_of: seconds of a selection, needed for latency budgets only; it must not
             increase when units are removed.
+        tokens: how many tokens every block of the result merges; the budget counts that in.
 
     Returns:
         The selection with its exact costs.
@@ -98,22 +105,23 @@ def allocate(
     def value(selection: Selection) -> float:
         if budget.metric == "latency":
             assert latency_of is not None, "a latency budget needs a latency table"
-            return latency_of(selection)
-        return metric_value(cost_of(structure, selection, length), budget.metric, length)
+            return latency_of(selection) if tokens is None else latency_of(selection, tokens)
+        return metric_value(
+            cost_of(structure, selection, length, tokens=tokens), budget.metric, length
+        )
 
     steps = build_steps(path, options)
     if options.layout == "uniform":
         steps = merge_illegal_steps(structure, steps)
-    dense = value(everything(structure))
-    limit = budget.resolve(dense, structure.block_params)
+    dense_cost = cost_of(structure, everything(structure), length)
+    limit = budget.resolve(dense_value(path, budget, options, latency_of), structure.block_params)
     selection = _largest_prefix(path, steps, limit, value, budget)
     kinds = options.kinds or default_kinds(structure, options.layout)
     damage_kept = {"order": kept_damage(path, selection, kinds)}
     if options.rule == "knapsack":
         selection = fewest_damage(path, steps, options, limit, value)
         damage_kept["knapsack"] = kept_damage(path, selection, kinds)
-    dense_cost = cost_of(structure, everything(structure), length)
-    cost = cost_of(structure, selection, length)
+    cost = cost_of(structure, selection, length, tokens=tokens)
     return Allocation(
         selection=selection,
         budget=budget,
@@ -124,7 +132,19 @@ def allocate(
         dense=dense_cost,
         ratio=(dense_cost.params - cost.params) / structure.block_params,
         damage_kept=damage_kept,
+        tokens=tokens,
     )
+
+
+def dense_value(
+    path: SolutionPath, budget: Budget, options: StepOptions, latency_of: LatencyOf | None
+) -> float:
+    """What the dense model has of a budget's metric; no tokens merge in it."""
+    whole, length = everything(path.structure), options.sequence_length
+    if budget.metric == "latency":
+        assert latency_of is not None, "a latency budget needs a latency table"
+        return latency_of(whole)
+    return metric_value(cost_of(path.structure, whole, length), budget.metric, length)
 
 
 def _largest_prefix(

@@ -66,6 +66,9 @@ def extract(
     bias: bool = False,
     rule: str = "order",
     rearrange: bool = False,
+    token_share: float = 0.0,
+    token_decay: float = 1.0,
+    token_schedule: Sequence[int] = (),
     model: Any = None,
     tokenizer: Any = None,
     dtype: str = "auto",
@@ -96,6 +99,10 @@ def extract(
             of damages, of two kinds of units).
         rearrange: exchange units of every group for others by what they do together, measured on
             the samples beside the path; numbers and costs stay.
+        token_share: part of the saving, of MACs or seconds, that merging patches of an image at
+            run time takes, in [0, 1]; the units that leave save the rest.
+        token_decay: patches merged in a block relative to the one before it.
+        token_schedule: patches to merge in every block, instead of a share.
         model: the dense model; by default the one the path names.
         tokenizer, dtype, device, trust_remote_code, hub: how to load it.
         overwrite: replace a folder that is not empty.
@@ -135,9 +142,13 @@ def extract(
         bias=bias,
         rule=rule,
         rearrange=rearrange,
+        token_share=token_share,
+        token_decay=token_decay,
+        token_schedule=token_schedule,
         progress=progress,
     )
-    if wish.metric != "latency":  # refuse an impossible wish before the model is loaded
+    # Refuse an impossible wish before the model is loaded, where that needs no model.
+    if wish.metric != "latency" and not shop.tokens:
         allocation = shop.allocate(wish)
         if output is not None:
             require_space(output, allocation.cost.weight_bytes)

@@ -100,6 +100,7 @@ def search(
     from prunepath.statistics.run import collect
     from prunepath.statistics.sums import STATISTICS_FILE
     from prunepath.structure.gates import frozen
+    from prunepath.surgery.record import require_unmerged
     from prunepath.tasks.task import DataRequest
 
     chosen = METHODS[method]
@@ -125,6 +126,7 @@ def search(
         trust_remote_code=trust_remote_code,
         **hub,
     )
+    require_unmerged(opened.model)
     plan = Plan.of(
         opened.task,
         windows=windows,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,13 +17,12 @@ from prunepath.api.supplies import Supplies, read_supplies
 from prunepath.errors import RequestError
 
 if TYPE_CHECKING:
-    from prunepath.allocation.allocate import Allocation
+    from prunepath.allocation.allocate import Allocation, LatencyOf
     from prunepath.allocation.budget import Budget
     from prunepath.checkpoint.fresh import FreshProcess
     from prunepath.checkpoint.verify import Verification
     from prunepath.path import SolutionPath
     from prunepath.progress import Progress
-    from prunepath.structure.selection import Selection
     from prunepath.tasks.task import Task
 
 __all__ = ["REFITS", "Extraction", "Workshop"]
@@ -76,9 +75,13 @@ class Workshop:
         bias: bool = False,
         rule: str = "order",
         rearrange: bool = False,
+        token_share: float = 0.0,
+        token_decay: float = 1.0,
+        token_schedule: Sequence[int] = (),
         progress: Progress | None = None,
     ) -> None:
         from prunepath.allocation.steps import StepOptions
+        from prunepath.allocation.tokens import TokenOptions
         from prunepath.path import SolutionPath
 
         self.path = path if isinstance(path, SolutionPath) else SolutionPath.from_pretrained(path)
@@ -92,10 +95,14 @@ class Workshop:
         )
         if refit not in REFITS:
             raise RequestError(f"unknown refit '{refit}'; use one of {', '.join(REFITS)}")
+        self.tokens = TokenOptions(
+            share=token_share, decay=token_decay, dropped=tuple(token_schedule)
+        )
         self.refit = refit
         self.bias = bias
         self.rearrange = rearrange
         self.progress = progress
+        self._site: Any = None
         self._opened: Any = None
         self._supplies: Any = None
 
@@ -104,13 +111,19 @@ class Workshop:
 
         Raises:
             PathFileError: other weights.
+            RequestError: tokens are to merge, and in this model they cannot.
         """
+        from prunepath.api.merging import token_site
         from prunepath.checkpoint.source import fingerprint, open_model
         from prunepath.surgery.experts import unfuse_experts_
+        from prunepath.surgery.record import require_unmerged
 
         source = self.path.provenance.model_id if model is None else model
         self._opened = open_model(source, task=self.path.provenance.task, **how)
+        require_unmerged(self._opened.model)
         self.path.check_weights(fingerprint(self._opened.model), self._opened.model_id)
+        if self.tokens:
+            self._site = token_site(self._opened.model, self.task, self.path.structure)
         unfuse_experts_(self._opened.model)  # as it was searched
 
     def borrow(self, other: Workshop) -> None:
@@ -134,14 +147,17 @@ class Workshop:
         return task
 
     def allocate(self, budget: Budget) -> Allocation:
-        """What would be cut, without cutting; latency budgets need the opened model."""
+        """What would be cut, without cutting; latency budgets and token merging need the opened
+        model."""
         from prunepath.allocation.allocate import allocate
+        from prunepath.allocation.merging import allocate_merging
 
-        return allocate(
-            self.path,
-            budget,
-            self.options,
-            latency_of=self._latency_of() if budget.metric == "latency" else None,
+        latency_of = self._latency_of() if budget.metric == "latency" else None
+        if not self.tokens:
+            return allocate(self.path, budget, self.options, latency_of=latency_of)
+        assert self._site is not None, "token merging needs the opened model"
+        return allocate_merging(
+            self.path, budget, self.options, self.tokens, self._site, latency_of=latency_of
         )
 
     def make(
@@ -153,6 +169,7 @@ class Workshop:
         from prunepath.progress import note
         from prunepath.surgery.cut import cut
         from prunepath.surgery.experts import fuse_experts_
+        from prunepath.surgery.merging import merge_tokens_
 
         clock = _Clock()
         allocation = self.allocate(budget)
@@ -167,7 +184,7 @@ class Workshop:
             clock.lap("rearrange")
         model: Any = cut(self.dense, self.path.structure, allocation.selection)
         clock.lap("cut")
-        stock = is_stock(model)
+        stock = is_stock(model) and allocation.tokens is None
         loader = "stock transformers" if stock else "prunepath (import prunepath first)"
         note(self.progress, f"the result loads with {loader}")
         refit: dict[str, Any] = {"kind": "none"}
@@ -188,6 +205,10 @@ class Workshop:
                     bias=self.bias,
                 )
             fuse_experts_(model)
+            if (
+                allocation.tokens is not None
+            ):  # after the repair, whose rows are those of all tokens
+                merge_tokens_(model, self.path.structure, allocation.tokens)
             clock.lap("refit")
             if output is not None and reader is not None:
                 verification = self._write(
@@ -213,13 +234,18 @@ class Workshop:
             task=self.task.name,
         )
 
-    def _latency_of(self) -> Callable[[Selection], float]:
+    def _latency_of(self) -> LatencyOf:
         from prunepath.evaluation.latency import latency_table
+        from prunepath.evaluation.token_pace import token_pace
 
+        structure = self.path.structure
         table = latency_table(
             self.dense, self.task, self.options.sequence_length, progress=self.progress
         )
-        return lambda selection: table.seconds(self.path.structure, selection)
+        pace = None
+        if self._site is not None:
+            pace = token_pace(self.dense, self.task, structure, self._site, progress=self.progress)
+        return lambda selection, tokens=None: table.seconds(structure, selection, tokens, pace)
 
     def _load_supplies(self) -> Supplies | None:
         """Statistics and calibration samples beside the path, read once."""

@@ -94,6 +94,7 @@ def model_card(
         f"- layout `{allocation.options.layout}`, widths in multiples of "
         f"{allocation.options.multiple}, rule `{allocation.options.rule}`",
         *(["- rearranged: " + _listed(rearranged)] if rearranged else []),
+        *_merging(allocation),
         "- refit: " + _listed(refit),
         f"- weights of the dense model: sha256 `{provenance.model_fingerprint}`",
         f"- read back in a fresh process, its answers differed by {difference:.2g} at most",
@@ -106,6 +107,16 @@ def model_card(
 
 def _listed(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def _merging(allocation: Allocation) -> list[str]:
+    """What is said of tokens that merge."""
+    if allocation.tokens is None:
+        return []
+    return [
+        f"- merges tokens that look alike while it runs: {allocation.tokens}; the answer has the "
+        "shape it had"
+    ]
 
 
 def _loading(

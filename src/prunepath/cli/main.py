@@ -14,7 +14,7 @@ import typer
 from prunepath.cli import data_options as d
 from prunepath.cli import measuring
 from prunepath.cli import options as o
-from prunepath.cli.parse import hub_options, numbers, settings, words
+from prunepath.cli.parse import counts, hub_options, numbers, settings, words
 from prunepath.cli.session import EXIT_INTERRUPTED, listener, session
 
 __all__ = ["app", "run"]
@@ -141,6 +141,9 @@ def extract(
     rearrange: o.Rearrange = False,
     refit: o.Refit = "sequential",
     bias: o.Bias = False,
+    token_share: o.TokenShare = 0.0,
+    token_decay: o.TokenDecay = 1.0,
+    token_schedule: o.TokenSchedule = None,
     model: o.DenseModel = None,
     tokenizer: o.TokenizerSource = None,
     dtype: o.Dtype = "auto",
@@ -177,6 +180,9 @@ def extract(
             bias=bias,
             rule=rule,
             rearrange=rearrange,
+            token_share=token_share,
+            token_decay=token_decay,
+            token_schedule=counts(token_schedule, "--token-schedule"),
             model=model,
             tokenizer=tokenizer,
             dtype=dtype,

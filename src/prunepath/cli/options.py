@@ -44,6 +44,9 @@ __all__ = [
     "Source",
     "SpeedFlag",
     "Token",
+    "TokenDecay",
+    "TokenSchedule",
+    "TokenShare",
     "TokenizerSource",
     "TrustRemoteCode",
     "Verbose",
@@ -51,6 +54,7 @@ __all__ = [
 
 _BUDGET = "Budget (exactly one; a percentage is what is kept)"
 _CUT = "What is cut"
+_TOKENS = "Token merging (encoders of image patches)"
 _REFIT = "Refit"
 _LOAD = "Loading"
 _SHOWN = "Output"
@@ -172,6 +176,31 @@ Rearrange = Annotated[
         "--rearrange",
         help="Exchange units of each group by what they do together.",
         rich_help_panel=_CUT,
+    ),
+]
+
+TokenShare = Annotated[
+    float,
+    typer.Option(
+        "--token-share",
+        help="Part of the saving that merging patches at run time takes, 0 to 1.",
+        rich_help_panel=_TOKENS,
+    ),
+]
+TokenDecay = Annotated[
+    float,
+    typer.Option(
+        "--token-decay",
+        help="Patches merged in a block relative to the one before; 1: evenly.",
+        rich_help_panel=_TOKENS,
+    ),
+]
+TokenSchedule = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--token-schedule",
+        help="Patches to merge in every block, separated by commas, instead of a share.",
+        rich_help_panel=_TOKENS,
     ),
 ]
 

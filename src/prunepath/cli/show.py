@@ -108,6 +108,7 @@ def extraction_json(made: Extraction) -> dict[str, Any]:
         "rule": asked.options.rule,
         "damage_kept": dict(asked.damage_kept),
         "rearranged": dict(made.rearranged),
+        "tokens": None if asked.tokens is None else asked.tokens.to_record(),
         "task": made.task,
         "sequence_length": asked.options.sequence_length,
         "cost": vars(asked.cost),

@@ -22,6 +22,7 @@ from prunepath.structure.selection import (
     run_positions,
     tensor_positions,
 )
+from prunepath.structure.tokens import TokenSchedule
 from prunepath.structure.units import PlaceInfo, Structure, UnitGroup
 
 __all__ = ["Cost", "cost_of", "place_cost", "unit_cost", "value_at"]
@@ -65,9 +66,13 @@ class Cost:
 
 
 def place_cost(
-    structure: Structure, place: PlaceInfo, selection: Selection, sequence_length: int
+    structure: Structure,
+    place: PlaceInfo,
+    selection: Selection,
+    sequence_length: int,
+    tokens: TokenSchedule | None = None,
 ) -> Cost:
-    """Cost of one sub-layer under a selection.
+    """Cost of one sub-layer under a selection, and where tokens merge under a schedule.
 
     MACs are those of one sequence of `sequence_length` tokens, or of one image; attention counts
     the full square of token pairs, as fused kernels and FLOP counters do, not its causal half.
@@ -83,6 +88,7 @@ def place_cost(
             counts[axis, whole] = int(np.count_nonzero(find()))
         return counts[axis, whole]
 
+    seen = 1.0 if tokens is None else tokens.share_seen(place)
     params = weight_bytes = 0
     macs = 0.0
     for tensor in place.tensors:
@@ -92,7 +98,7 @@ def place_cost(
             numel *= count(axis, tensor.whole, find)
         params += numel
         weight_bytes += numel * tensor.itemsize
-        macs += numel * value_at(tensor.rows, sequence_length)
+        macs += numel * value_at(tensor.rows, sequence_length) * seen
     compact = bool(place.runtime)
 
     def running(layout: AxisLayout) -> int:
@@ -101,7 +107,7 @@ def place_cost(
         find = partial(run_positions, layout, place, groups, selection)
         return count(layout, True, find)
 
-    pairs = value_at(place.pairs, sequence_length)
+    pairs = value_at(place.pairs, sequence_length) * seen**2
     macs += sum(running(layout) for layout in place.pair_layouts) * pairs
     # A compact module computes nothing where it was emptied, and still caches one zero, so that
     # the cache knows how long it is.
@@ -124,27 +130,36 @@ def value_at(polynomial: tuple[float, ...], tokens: int) -> float:
     return float(sum(factor * tokens**power for power, factor in enumerate(polynomial)))
 
 
-def cost_of(structure: Structure, selection: Selection, sequence_length: int = 512) -> Cost:
+def cost_of(
+    structure: Structure,
+    selection: Selection,
+    sequence_length: int = 512,
+    *,
+    tokens: TokenSchedule | None = None,
+) -> Cost:
     """Cost of the whole model under a selection.
 
     Args:
         structure: the dense model's structure.
         selection: units kept.
         sequence_length: tokens of the sequence that `macs` is stated for.
+        tokens: how many tokens every block merges away; counted are those each sub-layer sees, and
+            the comparisons themselves.
 
     Returns:
         The cost of the model that `extract` would write.
     """
     dense = everything(structure)
+    matching = 0 if tokens is None else tokens.matching_macs
     total = Cost(
         params=structure.num_params,
-        macs=round(value_at(structure.fixed_macs, sequence_length)),
+        macs=round(value_at(structure.fixed_macs, sequence_length)) + matching,
         weight_bytes=structure.weight_bytes,
         kv_bytes_per_token=0,
     )
     for place in structure.places:
         full = place_cost(structure, place, dense, sequence_length)
-        cut = place_cost(structure, place, selection, sequence_length)
+        cut = place_cost(structure, place, selection, sequence_length, tokens)
         total += Cost(
             params=cut.params - full.params,
             macs=cut.macs,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["Family", "Kind", "Place", "Stack"]
+__all__ = ["Family", "Kind", "Merging", "Place", "Stack"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +102,31 @@ class Place:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Merging:
+    """Where tokens of a layer can merge: between what attention adds to the stream and the FFN.
+
+    Args:
+        attention: what the residual stream passes in a layer to become what attention adds to it,
+            in order: names of modules, or of factors that multiply it.
+        ffn: the same of the FFN behind it.
+        keys: linear map, inside the layer, whose outputs are the attention keys; the module of
+            `attention` that it lies in is the one that attends.
+        patches: module, beside the list of layers, that makes tokens of an image; without it (the
+            text tower of the same table) nothing merges.
+        protected: parameters, beside the list of layers, that are tokens themselves (class,
+            distillation, registers); those there are stand in front of the patches, and stay.
+        refuse: config field that is set -> why tokens cannot merge then.
+    """
+
+    attention: tuple[str, ...]
+    ffn: tuple[str, ...]
+    keys: str
+    patches: str
+    protected: tuple[str, ...] = ()
+    refuse: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Stack:
     """A list of layers that look alike.
 
@@ -115,6 +140,7 @@ class Stack:
             (pre-norm), so that a later consumer can correct what an earlier one lost; where a
             model says so itself, the name of the config field.
         stays: module inside a layer -> why it is not cut.
+        merging: where its tokens can merge at run time; where they never can, the reason.
     """
 
     layers: str
@@ -122,6 +148,7 @@ class Stack:
     config_sizes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     additive: bool | str = True
     stays: Mapping[str, str] = field(default_factory=dict)
+    merging: Merging | str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
