@@ -49,7 +49,8 @@ COMMANDS = {
     "search": DATA
     | LOADING
     | SHOWN
-    | {"MODEL", "--output", "-o", "--task", "--method", "--set", "--objective", "--seed"}
+    | {"MODEL", "--output", "-o", "--task", "--method", "--recipe", "--set"}
+    | {"--objective", "--seed"}
     | {"--moment-windows", "--refit-windows", "--holdout-windows", "--overwrite"},
     "extract": BUDGETS
     | LOADING

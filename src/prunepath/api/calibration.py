@@ -6,7 +6,6 @@ samples for every seed, and one pass for all methods of one objective.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +15,10 @@ from prunepath.api.plan import Parts, Plan
 if TYPE_CHECKING:
     from prunepath.checkpoint.source import OpenedModel
     from prunepath.data.samples import Samples
+    from prunepath.methods.method import Method
     from prunepath.path import Provenance
     from prunepath.progress import Progress
+    from prunepath.recipes import Recipe
     from prunepath.statistics.collect import Wanted
     from prunepath.statistics.sums import Statistics
     from prunepath.structure.units import Structure
@@ -60,20 +61,19 @@ class Calibration:
     objective: str
     seed: int
 
-    def provenance(self, method: str, settings: Mapping[str, Any], **more: Any) -> Provenance:
+    def provenance(self, recipe: Recipe, method: Method) -> Provenance:
         """What a path says about where it comes from.
 
         Args:
-            method: registered method name.
-            settings: the method's settings, JSON-ready.
-            more: further fields.
+            recipe: by which it is searched.
+            method: of the recipe, with its settings.
         """
         from prunepath import __version__
         from prunepath.path import Provenance
 
         return Provenance(
-            method=method,
-            method_config=settings,
+            method=recipe.method,
+            method_config=method.config.to_dict(),
             model_id=self.dense.opened.model_id,
             model_fingerprint=self.dense.weights,
             data=self.samples.description,
@@ -84,7 +84,7 @@ class Calibration:
             tokens=self.parts.calibration.num_tokens,
             samples=self.plan.windows,
             task=self.dense.opened.task.name,
-            **more,
+            recipe=recipe.to_dict(),
         )
 
     def estimate_bytes(self, wanted: Wanted) -> int:

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prunepath.api.plan import Plan, require_counts
-from prunepath.errors import NumericsError
+from prunepath.api.recipes import find_recipe, make_method
+from prunepath.errors import NumericsError, RequestError
 
 if TYPE_CHECKING:
     from prunepath.path import SolutionPath
     from prunepath.progress import Progress
+    from prunepath.recipes import Recipe
 
 __all__ = ["search"]
 
@@ -26,7 +28,8 @@ def search(
     output: str | Path,
     data: Any = None,
     task: str | None = None,
-    method: str = "spp",
+    method: str | Path | Recipe | None = None,
+    recipe: str | Path | Recipe | None = None,
     windows: int | None = None,
     window: int | None = None,
     objective: str | None = None,
@@ -57,13 +60,15 @@ def search(
         data: what the task reads: text or jsonl file, folder of images, table, `datasets` id,
             iterable; language models have a small public-domain text in the package by default.
         task: registered task name; by default what the model's class is for.
-        method: registered method name.
+        method: name of a recipe or of a method, by default `"spp"`; a recipe also says how its
+            paper cuts and repairs, which `extract` follows unless told otherwise.
+        recipe: a recipe of your own instead: its file (`.yaml`), or a `Recipe`.
         windows: calibration samples.
         window: tokens per sample of text.
         objective: `"kl"` (match the dense model) or `"task"` (the data's labels or next tokens);
             by default the method's own.
         seed: seed of every random draw; same seed, same path.
-        config: settings of the method, by name.
+        config: settings of the method, by name; they win over those of a recipe.
         moment_windows: more samples, run forward only, for the second moments that order and
             refit rest on; as many of them as the data has.
         refit_windows: calibration samples kept for the sequential refit, in whole batches.
@@ -90,11 +95,12 @@ def search(
     from prunepath.api.calibration import collect_statistics, read_calibration, read_model
     from prunepath.api.ranking import rank_units, write_path
     from prunepath.files import refuse_used, require_space
-    from prunepath.methods.method import METHODS
     from prunepath.statistics.objective import require_objective
 
-    chosen = METHODS[method]
-    scorer = chosen(chosen.Config.from_dict(dict(config or {})))
+    if method is not None and recipe is not None:
+        raise RequestError(f"method '{method}' and recipe '{recipe}' were given; give one of them")
+    chosen = find_recipe((method or "spp") if recipe is None else _as_file(recipe))
+    scorer = make_method(chosen, config)
     objective = objective or scorer.objective()
     require_objective(objective)
     require_counts(
@@ -137,7 +143,7 @@ def search(
     )
     wanted = scorer.wanted()
     require_space(target, calibration.estimate_bytes(wanted))
-    provenance = calibration.provenance(method, scorer.config.to_dict())
+    provenance = calibration.provenance(chosen, scorer)
     state = _state_folder(target, {**asdict(provenance), **asdict(plan)})
     try:
         sums = collect_statistics(calibration, wanted, state, progress=progress)
@@ -148,6 +154,10 @@ def search(
     write_path(path, calibration, sums, state, target, overwrite=overwrite)
     shutil.rmtree(state)
     return replace(path, folder=target)
+
+
+def _as_file(recipe: str | Path | Recipe) -> Path | Recipe:
+    return Path(recipe) if isinstance(recipe, str) else recipe
 
 
 def _state_folder(target: Path, request: Mapping[str, Any]) -> Path:

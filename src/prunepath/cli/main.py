@@ -61,7 +61,8 @@ def search(
     model: o.Model,
     output: o.Output,
     task: d.Task = None,
-    method: o.MethodName = "spp",
+    method: o.MethodName = None,
+    recipe: o.RecipeFile = None,
     set_: o.Set = None,
     objective: d.Objective = None,
     seed: o.Seed = 0,
@@ -98,6 +99,7 @@ def search(
             data=data,
             task=task,
             method=method,
+            recipe=recipe,
             windows=windows,
             window=window,
             objective=objective,
@@ -132,13 +134,13 @@ def extract(
     memory: o.Memory = None,
     latency: o.Latency = None,
     ratio: o.Ratio = None,
-    layout: o.Layout = "per-layer",
+    layout: o.Layout = None,
     kinds: o.Kinds = None,
-    multiple: o.Multiple = 8,
-    floor: o.Floor = 8,
+    multiple: o.Multiple = None,
+    floor: o.Floor = None,
     sequence_length: o.SequenceLength = None,
-    refit: o.Refit = "sequential",
-    bias: o.Bias = False,
+    refit: o.Refit = None,
+    bias: o.Bias = None,
     model: o.DenseModel = None,
     tokenizer: o.TokenizerSource = None,
     dtype: o.Dtype = "auto",
@@ -157,11 +159,8 @@ def extract(
         from prunepath.api.extract import as_budget
         from prunepath.api.extract import extract as verb
         from prunepath.cli import show
-        from prunepath.progress import note
 
         budget = as_budget(params=params, macs=macs, memory=memory, latency=latency, ratio=ratio)
-        progress = listener(quiet)
-        note(progress, show.loading_sentence(layout, words(kinds)))
         made = verb(
             path,
             output=output,
@@ -179,7 +178,7 @@ def extract(
             device=device,
             trust_remote_code=trust_remote_code,
             overwrite=overwrite,
-            progress=progress,
+            progress=listener(quiet),
             **hub_options(revision=revision, token=token, cache_dir=cache_dir),
         )
         if json:
@@ -197,8 +196,8 @@ def curve(
     path: o.Path_,
     output: o.Output,
     points: o.Points = ["0.1,0.2,0.3,0.4,0.5"],  # noqa: B006 - typer copies it
-    layouts: o.Layouts = ["per-layer"],  # noqa: B006 - typer copies it
-    refit: o.Refit = "sequential",
+    layouts: o.Layouts = None,
+    refit: o.Refit = None,
     data: d.Data = None,
     windows: d.Windows = None,
     window: d.Window = None,
@@ -228,7 +227,7 @@ def curve(
             path,
             output=output,
             points=numbers(points, "--points"),
-            layouts=words(layouts),
+            layouts=words(layouts) or None,
             data=data,
             windows=windows,
             window=window,

@@ -34,6 +34,7 @@ __all__ = [
     "Points",
     "Quiet",
     "Ratio",
+    "RecipeFile",
     "Refit",
     "Revision",
     "Seed",
@@ -52,6 +53,7 @@ _CUT = "What is cut"
 _REFIT = "Refit"
 _LOAD = "Loading"
 _SHOWN = "Output"
+_RECIPE = "the recipe's, else {}"
 
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="Hub id, folder or .gguf file.", show_default=False)
@@ -103,19 +105,21 @@ Ratio = Annotated[
 ]
 
 Layout = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--layout",
         help="per-layer (best quality) or uniform (every layer the same size; loads in stock "
         "transformers where the model's config can say it).",
+        show_default=_RECIPE.format("per-layer"),
         rich_help_panel=_CUT,
     ),
 ]
 Layouts = Annotated[
-    list[str],
+    list[str] | None,
     typer.Option(
         "--layouts",
         help="Layouts to cut every point with; repeat or separate by commas.",
+        show_default=_RECIPE.format("per-layer"),
         rich_help_panel=_CUT,
     ),
 ]
@@ -132,19 +136,27 @@ Kinds = Annotated[
     typer.Option(
         "--kinds",
         help="Unit kinds that may be cut; repeat or separate by commas.",
-        show_default="what the layout cuts best",
+        show_default=_RECIPE.format("what the layout cuts best"),
         rich_help_panel=_CUT,
     ),
 ]
 Multiple = Annotated[
-    int,
+    int | None,
     typer.Option(
-        "--multiple", help="Widths end as multiples of this; 1: any.", rich_help_panel=_CUT
+        "--multiple",
+        help="Widths end as multiples of this; 1: any.",
+        show_default=_RECIPE.format("8"),
+        rich_help_panel=_CUT,
     ),
 ]
 Floor = Annotated[
-    int,
-    typer.Option("--floor", help="Smallest width that any group keeps.", rich_help_panel=_CUT),
+    int | None,
+    typer.Option(
+        "--floor",
+        help="Smallest width that any group keeps.",
+        show_default=_RECIPE.format("8"),
+        rich_help_panel=_CUT,
+    ),
 ]
 SequenceLength = Annotated[
     int | None,
@@ -157,19 +169,38 @@ SequenceLength = Annotated[
 ]
 
 Refit = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--refit",
         help="sequential (best), moments (one-shot) or none.",
+        show_default=_RECIPE.format("sequential"),
         rich_help_panel=_REFIT,
     ),
 ]
 Bias = Annotated[
-    bool,
-    typer.Option("--bias", help="Let --refit moments add biases.", rich_help_panel=_REFIT),
+    bool | None,
+    typer.Option(
+        "--bias",
+        help="Let --refit moments add biases.",
+        show_default=_RECIPE.format("no"),
+        rich_help_panel=_REFIT,
+    ),
 ]
 MethodName = Annotated[
-    str, typer.Option("--method", help="Search method; `prunepath methods` lists them.")
+    str | None,
+    typer.Option(
+        "--method",
+        help="Recipe or method; `prunepath methods` lists them.",
+        show_default="spp",
+    ),
+]
+RecipeFile = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe",
+        metavar="FILE",
+        help="A recipe of your own, YAML as `prunepath methods NAME` shows it.",
+    ),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Same seed, same path.")]
 Set = Annotated[

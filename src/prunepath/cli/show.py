@@ -20,7 +20,6 @@ __all__ = [
     "curve_text",
     "extraction_json",
     "extraction_text",
-    "loading_sentence",
     "print_json",
     "search_json",
     "search_text",
@@ -51,24 +50,6 @@ def search_json(path: SolutionPath, folder: Path) -> dict[str, Any]:
         },
         "provenance": vars(path.provenance),
     }
-
-
-def loading_sentence(layout: str, kinds: Sequence[str]) -> str:
-    """Where the result of an extraction will load, as far as the request says it."""
-    if layout == "uniform" and not kinds:
-        return (
-            "layout uniform: every layer the same size; where the model's config can say it, it "
-            "will load in stock transformers and in what reads its files"
-        )
-    if layout == "uniform":
-        return (
-            "layout uniform: it will load in stock transformers if the model's config can say what "
-            "is cut (whole heads or channels), else with prunepath"
-        )
-    return (
-        f"layout {layout}: it will load with prunepath (prunepath.load, or the Auto classes after "
-        "`import prunepath`); --layout uniform loads in more places"
-    )
 
 
 def extraction_text(made: Extraction) -> None:
@@ -108,6 +89,7 @@ def extraction_json(made: Extraction) -> dict[str, Any]:
         "loader": None if check is None else check.loader,
         "difference": None if check is None else check.difference,
         "refit": dict(made.refit),
+        "taken_from_recipe": dict(made.taken),
         "seconds": dict(made.seconds),
         "latency_seconds": made.latency_seconds,
     }
