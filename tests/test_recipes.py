@@ -59,6 +59,7 @@ def test_what_is_left_open_is_not_in_the_file() -> None:
         ("name: a\nmethod: spp\nzzz: 1", "unknown key 'zzz'. Known: name, method"),
         ("method: spp", "has no 'name'; a recipe needs a name and a method"),
         ("name: ''\nmethod: spp", "a recipe needs a name and a method"),
+        ("name: a/b\nmethod: spp", "is called 'a/b'; use letters, digits and any of"),
         ("- a\n- b", "holds a list; a recipe is a mapping"),
         ("a: [", "is not YAML"),
         ("name: a\nmethod: spp\nmultiple: many", "field 'multiple' of a recipe is 'many'; give a"),
@@ -113,7 +114,7 @@ def test_words_after_a_plus(name: str, said: dict[str, Any]) -> None:
 
 def test_an_unknown_word_lists_what_there_is() -> None:
     with pytest.raises(
-        RequestError, match=r"unknown word 'best' in 'spp\+best'; after a \+ stands"
+        RequestError, match=r"unknown word 'best' after 'spp\+'; there stands a refit"
     ):
         find_recipe("spp+best")
     with pytest.raises(RequestError, match="biases are fitted from moments"):

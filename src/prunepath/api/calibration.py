@@ -6,6 +6,7 @@ samples for every seed, and one pass for all methods of one objective.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,9 +132,19 @@ def read_calibration(
     text_field: str = "",
     label_field: str = "",
     split: str | None = None,
+    admit: Callable[[Samples], Samples] | None = None,
     progress: Progress | None = None,
 ) -> Calibration:
     """Read the samples of a search and part them.
+
+    Args:
+        dense: the model.
+        data, window, text_field, label_field, split: see `api.search.search`.
+        plan: how many samples each part takes.
+        objective: `"kl"` or `"task"`.
+        seed: seed of every random draw.
+        admit: says which samples may be used, or refuses them.
+        progress: who listens.
 
     Raises:
         DataError: what was asked, what was found, what to do.
@@ -154,6 +165,7 @@ def read_calibration(
     samples = dense.opened.task.samples(dense.opened, data, request)
     for remark in samples.notes:
         note(progress, remark)
+    samples = samples if admit is None else admit(samples)
     return Calibration(
         dense=dense,
         samples=samples,

@@ -7,6 +7,7 @@ all of them.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from prunepath.progress import Progress
     from prunepath.statistics.sums import Statistics
 
-__all__ = ["rank_units", "write_path"]
+__all__ = ["rank_units", "write_path", "write_supplies"]
 
 
 def rank_units(
@@ -74,24 +75,16 @@ def rank_units(
     )
 
 
-def write_path(
-    path: SolutionPath,
-    calibration: Calibration,
-    sums: Statistics,
-    state: Path,
-    target: Path,
-    *,
-    overwrite: bool = False,
-) -> None:
-    """Write a path and, beside it, what the refit needs: all of it or nothing.
+def write_supplies(calibration: Calibration, sums: Statistics, state: Path) -> Path:
+    """Write what the refit needs, once, to be linked beside any number of paths.
 
     Args:
-        path: what was found.
         calibration: model and samples.
         sums: what the pass over them measured.
         state: folder of the pass, with the consumers' outputs.
-        target: folder to write.
-        overwrite: replace a folder that is not empty.
+
+    Returns:
+        The folder of supplies, inside `state`.
 
     Raises:
         DiskError: it cannot be written.
@@ -100,16 +93,43 @@ def write_path(
     from prunepath.files import atomic_directory
     from prunepath.statistics.sums import STATISTICS_FILE
 
-    with atomic_directory(target, overwrite=overwrite) as folder:
-        path.save_pretrained(folder)
+    target = state / "supplies"
+    with atomic_directory(target, overwrite=True) as folder:
         sums.only(lambda table: table in ("moments", "inputs")).save(
             folder / STATISTICS_FILE, model_fingerprint=calibration.dense.weights
         )
         parts = calibration.parts
         save_calibration(folder / CALIBRATION_FILE, refit=parts.refit, holdout=parts.holdout)
-        for file in sorted(state.glob("outputs-*.safetensors")):
-            # Linked, not moved: what an interruption leaves must be complete.
-            try:
-                (folder / file.name).hardlink_to(file)
-            except OSError:  # a file system without links
-                shutil.copyfile(file, folder / file.name)
+        _link_all(state.glob("outputs-*.safetensors"), folder)
+    return target
+
+
+def write_path(
+    path: SolutionPath, supplies: Path | None, target: Path, *, overwrite: bool = False
+) -> None:
+    """Write a path and, beside it, what the refit needs: all of it or nothing.
+
+    Args:
+        path: what was found.
+        supplies: folder of what the refit needs; None writes the path alone.
+        target: folder to write.
+        overwrite: replace a folder that is not empty.
+
+    Raises:
+        DiskError: it cannot be written.
+    """
+    from prunepath.files import atomic_directory
+
+    with atomic_directory(target, overwrite=overwrite) as folder:
+        path.save_pretrained(folder)
+        if supplies is not None:
+            _link_all(supplies.iterdir(), folder)
+
+
+def _link_all(files: Iterable[Path], folder: Path) -> None:
+    for file in sorted(files):
+        # Linked, not moved: what an interruption leaves must be complete.
+        try:
+            (folder / file.name).hardlink_to(file)
+        except OSError:  # a file system without links
+            shutil.copyfile(file, folder / file.name)

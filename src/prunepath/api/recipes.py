@@ -26,6 +26,7 @@ __all__ = [
     "make_method",
     "needs",
     "settled",
+    "with_word",
 ]
 
 USUAL: dict[str, Any] = {
@@ -68,8 +69,45 @@ def find_recipe(what: str | Path | Recipe) -> Recipe:
     name, *words = what.split("+")
     recipe = _named(name)
     for word in words:
-        recipe = _with(recipe, word.strip(), what)
-    return _checked(replace(recipe, name=what) if words else recipe)
+        recipe = with_word(recipe, word.strip())
+    return _checked(recipe)
+
+
+def with_word(recipe: Recipe, word: str) -> Recipe:
+    """A recipe that does one thing otherwise, and says so in its name.
+
+    Args:
+        recipe: any recipe.
+        word: a refit, a layout, or `bias`.
+
+    Returns:
+        The recipe itself, where it does that already.
+
+    Raises:
+        RequestError: an unknown word.
+
+    Example:
+        >>> with_word(find_recipe("fisher"), "sequential").name
+        'fisher+sequential'
+        >>> with_word(find_recipe("spp"), "sequential").name
+        'spp'
+    """
+    from prunepath.allocation.steps import LAYOUTS
+    from prunepath.api.workshop import REFITS
+
+    if word in REFITS:
+        found = replace(recipe, refit=word, bias=recipe.bias if word == "moments" else None)
+    elif word in LAYOUTS:
+        found = replace(recipe, layout=word)
+    elif word == "bias":
+        found = replace(recipe, bias=True)
+    else:
+        raise RequestError(
+            f"unknown word '{word}' after '{recipe.name}+'; there stands a refit "
+            f"({', '.join(REFITS)}), a layout ({', '.join(LAYOUTS)}) or bias"
+        )
+    same = settled(found.extraction, {})[0] == settled(recipe.extraction, {})[0]
+    return recipe if same else replace(found, name=f"{recipe.name}+{word}")
 
 
 def listed_recipes() -> list[Recipe]:
@@ -154,22 +192,6 @@ def _named(name: str) -> Recipe:
     known = sorted({*recipes, *methods})
     raise RequestError(
         f"unknown method '{name}'{did_you_mean(name, known)} Known: {', '.join(known)}"
-    )
-
-
-def _with(recipe: Recipe, word: str, whole: str) -> Recipe:
-    from prunepath.allocation.steps import LAYOUTS
-    from prunepath.api.workshop import REFITS
-
-    if word in REFITS:
-        return replace(recipe, refit=word, bias=None)
-    if word in LAYOUTS:
-        return replace(recipe, layout=word)
-    if word == "bias":
-        return replace(recipe, bias=True)
-    raise RequestError(
-        f"unknown word '{word}' in '{whole}'; after a + stands a refit ({', '.join(REFITS)}), a "
-        f"layout ({', '.join(LAYOUTS)}) or bias"
     )
 
 

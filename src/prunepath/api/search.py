@@ -93,7 +93,7 @@ def search(
         >>> path = prunepath.search("model", output="path")  # doctest: +SKIP
     """
     from prunepath.api.calibration import collect_statistics, read_calibration, read_model
-    from prunepath.api.ranking import rank_units, write_path
+    from prunepath.api.ranking import rank_units, write_path, write_supplies
     from prunepath.files import refuse_used, require_space
     from prunepath.statistics.objective import require_objective
 
@@ -151,7 +151,7 @@ def search(
     except NumericsError:  # it would fail again: there is nothing to go on with
         shutil.rmtree(state)
         raise
-    write_path(path, calibration, sums, state, target, overwrite=overwrite)
+    write_path(path, write_supplies(calibration, sums, state), target, overwrite=overwrite)
     shutil.rmtree(state)
     return replace(path, folder=target)
 

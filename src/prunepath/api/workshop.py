@@ -153,6 +153,12 @@ class Workshop:
         self._opened, self._supplies = other._opened, other._supplies
 
     @property
+    def supplies(self) -> Supplies | None:
+        """What the refit rests on, once it was read or adopted."""
+        found: Supplies | None = self._supplies
+        return found
+
+    @property
     def dense(self) -> Any:
         """The dense model."""
         return self._opened.model

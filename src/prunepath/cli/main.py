@@ -1,4 +1,4 @@
-"""The commands: `prunepath search`, `extract`, `inspect`, `evaluate`, `curve` and `methods`.
+"""The commands: `search`, `extract`, `inspect`, `evaluate`, `curve`, `compare` and `methods`.
 
 Every command calls the verb of the same name in `prunepath.api` with the same words. What is heavy
 is imported there, so that `prunepath --help` answers at once.
@@ -11,8 +11,8 @@ from typing import Annotated
 
 import typer
 
+from prunepath.cli import comparing, measuring
 from prunepath.cli import data_options as d
-from prunepath.cli import measuring
 from prunepath.cli import options as o
 from prunepath.cli.parse import hub_options, numbers, settings, words
 from prunepath.cli.session import EXIT_INTERRUPTED, listener, session
@@ -250,4 +250,5 @@ def curve(
             show.curve_text(rows, output)
 
 
+app.command()(comparing.compare)
 app.command()(measuring.methods)

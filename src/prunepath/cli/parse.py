@@ -8,7 +8,7 @@ from typing import Any
 
 from prunepath.errors import RequestError
 
-__all__ = ["hub_options", "numbers", "settings", "words"]
+__all__ = ["hub_options", "integers", "numbers", "settings", "words"]
 
 
 def hub_options(**given: Any) -> dict[str, Any]:
@@ -32,6 +32,20 @@ def numbers(texts: Sequence[str], flag: str) -> list[float]:
     except ValueError as error:
         raise RequestError(
             f"{flag} takes numbers ({error}); for example {flag} 0.1,0.3,0.5"
+        ) from None
+
+
+def integers(texts: Sequence[str], flag: str) -> list[int]:
+    """The same, read as whole numbers.
+
+    Raises:
+        RequestError: a word is not a whole number.
+    """
+    try:
+        return [int(word) for word in words(texts)]
+    except ValueError as error:
+        raise RequestError(
+            f"{flag} takes whole numbers ({error}); for example {flag} 0,1,2"
         ) from None
 
 

@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 
     from prunepath.api.workshop import Extraction
     from prunepath.path import SolutionPath
+    from prunepath.report.comparison import ComparisonRow
     from prunepath.report.rows import SizeRow
 
 __all__ = [
+    "comparison_text",
     "curve_text",
     "extraction_json",
     "extraction_text",
@@ -102,6 +104,16 @@ def curve_text(rows: Sequence[SizeRow], folder: Path) -> None:
     console = open_console()
     console.print(rich_table(rows))
     print_lines(console, f"written to {folder / 'curve.csv'} and {folder / 'curve.png'}")
+
+
+def comparison_text(rows: Sequence[ComparisonRow], folder: Path) -> None:
+    """The table of a comparison."""
+    from prunepath.report.comparison import comparison_legend, comparison_table
+
+    console = open_console()
+    console.print(comparison_table(rows))
+    print_lines(console, *comparison_legend(rows))
+    print_lines(console, f"written to {folder / 'compare.md'} and {folder / 'compare.png'}")
 
 
 def _cost_table(console: Console, made: Extraction) -> None:

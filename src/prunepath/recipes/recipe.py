@@ -7,6 +7,7 @@ What a recipe leaves open is the library's usual. Words are checked where they a
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -84,6 +85,10 @@ class Recipe:
                 )
         if not self.name or not self.method:
             raise RequestError("a recipe needs a name and a method; see `prunepath methods spp`")
+        if not re.fullmatch(r"\w[\w.+-]*", self.name):  # it names folders, too
+            raise RequestError(
+                f"a recipe is called '{self.name}'; use letters, digits and any of . + - _"
+            )
         object.__setattr__(self, "kinds", tuple(self.kinds))
         object.__setattr__(self, "config", dict(self.config))
 
