@@ -78,7 +78,7 @@ def with_word(recipe: Recipe, word: str) -> Recipe:
 
     Args:
         recipe: any recipe.
-        word: a refit, a layout, or `bias`.
+        word: a refit, a layout, or after `moments` also `bias`.
 
     Returns:
         The recipe itself, where it does that already.
@@ -95,16 +95,16 @@ def with_word(recipe: Recipe, word: str) -> Recipe:
     from prunepath.allocation.steps import LAYOUTS
     from prunepath.api.workshop import REFITS
 
-    if word in REFITS:
-        found = replace(recipe, refit=word, bias=recipe.bias if word == "moments" else None)
+    if word == "bias" and recipe.refit == "moments":
+        found = replace(recipe, bias=True)
+    elif word in REFITS:
+        found = replace(recipe, refit=word, bias=None)
     elif word in LAYOUTS:
         found = replace(recipe, layout=word)
-    elif word == "bias":
-        found = replace(recipe, bias=True)
     else:
         raise RequestError(
             f"unknown word '{word}' after '{recipe.name}+'; there stands a refit "
-            f"({', '.join(REFITS)}), a layout ({', '.join(LAYOUTS)}) or bias"
+            f"({', '.join(REFITS)}), a layout ({', '.join(LAYOUTS)}), or bias after moments"
         )
     same = settled(found.extraction, {})[0] == settled(recipe.extraction, {})[0]
     return recipe if same else replace(found, name=f"{recipe.name}+{word}")
