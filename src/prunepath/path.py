@@ -47,6 +47,8 @@ class Provenance:
         samples: calibration samples the search saw; 0 where a file does not say.
         task: name of the task the model was searched for.
         extra: anything a method wants to keep (step counts, losses); JSON-ready.
+        recipe: the recipe it was searched by, field by field; empty where a file does
+            not say.
     """
 
     method: str
@@ -62,6 +64,7 @@ class Provenance:
     samples: int = 0
     task: str = "causal-lm"
     extra: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def calibration_size(self) -> str:

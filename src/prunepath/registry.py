@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import entry_points
 from typing import Generic, TypeVar, cast
 
 from prunepath.errors import RequestError
 
-__all__ = ["Registry"]
+__all__ = ["Registry", "did_you_mean"]
 
 T = TypeVar("T")
 
@@ -58,8 +58,7 @@ class Registry(Generic[T]):
             self._load_entry_points()
         if name not in self._targets:
             known = ", ".join(sorted(self._targets))
-            close = difflib.get_close_matches(name, self._targets, n=1)
-            hint = f"; did you mean '{close[0]}'?" if close else "."
+            hint = did_you_mean(name, self._targets)
             raise RequestError(f"unknown {self._noun} '{name}'{hint} Known: {known}")
         target = self._targets[name]
         if isinstance(target, str):
@@ -80,3 +79,14 @@ class Registry(Generic[T]):
             return
         for point in entry_points(group=self._group):
             self._targets.setdefault(point.name, point.value)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """How a message about an unknown name goes on: with the nearest known one, if any is near.
+
+    Example:
+        >>> did_you_mean("fischer", ["fisher", "spp"]), did_you_mean("xyz", ["spp"])
+        ("; did you mean 'fisher'?", '.')
+    """
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean '{close[0]}'?" if close else "."

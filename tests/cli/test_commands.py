@@ -35,10 +35,18 @@ def test_version() -> None:
 
 
 def test_methods() -> None:
-    lines = call("methods").stdout.splitlines()
-    assert [line.split()[0] for line in lines] == ["fisher", "magnitude", "random", "spp", "taylor"]
+    lines = [line.split() for line in call("methods").stdout.splitlines() if line.strip()]
+    rows = {words[0]: words[1:] for words in lines}
+    assert set(rows) >= {"fisher", "magnitude", "random", "spp", "taylor"}
+    assert rows["magnitude"][:3] == ["data-free", "nothing", "none"]
+    assert rows["spp"][:3] == ["gradients", "samples", "sequential"]
+    assert rows["taylor"][:4] == ["gradients", "samples", "with", "labels"]
+    assert "arXiv" in rows["taylor"]
     assert "--set dynamics=surrogate" in call("methods", "spp").stdout
-    assert call("methods", "random").stdout.startswith("random: a seeded random order")
+    text = call("methods", "random+sequential").stdout
+    assert text.startswith("random+sequential: a random order")
+    assert "  refit: sequential" in text.splitlines()
+    assert "cost forward-only, needs samples" in text, "the repair takes a pass"
 
 
 def test_search_then_the_same_path_as_in_python(

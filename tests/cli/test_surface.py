@@ -19,9 +19,11 @@ PUBLIC_NAMES = {
     "Kind",
     "Place",
     "PrunepathError",
+    "Recipe",
     "SolutionPath",
     "Stack",
     "__version__",
+    "compare",
     "curve",
     "evaluate",
     "extract",
@@ -49,7 +51,8 @@ COMMANDS = {
     "search": DATA
     | LOADING
     | SHOWN
-    | {"MODEL", "--output", "-o", "--task", "--method", "--set", "--objective", "--seed"}
+    | {"MODEL", "--output", "-o", "--task", "--method", "--recipe", "--set"}
+    | {"--objective", "--seed"}
     | {"--moment-windows", "--refit-windows", "--holdout-windows", "--overwrite"},
     "extract": BUDGETS
     | LOADING
@@ -66,6 +69,12 @@ COMMANDS = {
     | SHOWN
     | {"PATH", "--output", "-o", "--points", "--layouts", "--refit", "--model"}
     | {"--speed", "--no-speed"},
+    "compare": DATA
+    | LOADING
+    | SHOWN
+    | {"MODEL", "--output", "-o", "--methods", "--ratios", "--seeds", "--refit", "--layout"}
+    | {"--task", "--evaluation-data", "--evaluation-windows", "--evaluation-split"}
+    | {"--moment-windows", "--refit-windows", "--holdout-windows", "--choices", "--questions"},
     "methods": {"NAME"},
 }
 

@@ -24,14 +24,14 @@ def curve(
     *,
     output: str | Path,
     points: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5),
-    layouts: Sequence[str] = ("per-layer",),
+    layouts: Sequence[str] | None = None,
     data: Any = None,
     windows: int | None = None,
     window: int | None = None,
     text_field: str = "",
     label_field: str = "",
     split: str | None = None,
-    refit: str = "sequential",
+    refit: str | None = None,
     speed: bool = False,
     model: Any = None,
     tokenizer: Any = None,
@@ -48,7 +48,7 @@ def curve(
         path: a solution path or its folder.
         output: folder for `curve.csv`, `curve.png` and `curve.jsonl`.
         points: ratios, each the fraction of block parameters removed.
-        layouts: layouts to cut every point with.
+        layouts: layouts to cut every point with; by default that of the path's recipe.
         data, windows, window, text_field, label_field, split: what to measure on, see `evaluate`.
         refit: see `extract`.
         speed: measure how fast every point runs, too.
@@ -76,16 +76,15 @@ def curve(
 
     if not points:
         raise RequestError("no points were given; pass ratios such as --points 0.1,0.3,0.5")
-    if not layouts:
+    if layouts is not None and not layouts:
         raise RequestError("no layouts were given; use per-layer, uniform or both")
     budgets = {point: Budget.from_ratio(point) for point in points}
-    shops = {
-        layout: Workshop(
-            path, layout=layout, sequence_length=window, refit=refit, progress=progress
-        )
-        for layout in layouts
-    }
-    first = shops[layouts[0]]
+    made = [
+        Workshop(path, layout=layout, sequence_length=window, refit=refit, progress=progress)
+        for layout in layouts or (None,)
+    ]
+    shops = {shop.options.layout: shop for shop in made}
+    first = made[0]
     for shop in shops.values():  # refuse an impossible point before any work
         for budget in budgets.values():
             shop.allocate(budget)
@@ -104,7 +103,7 @@ def curve(
     for remark in samples.notes:
         note(progress, remark)
     folder = Path(output)
-    request = _request(first.path.fingerprint, samples.fingerprint, refit, f"speed={speed}")
+    request = _request(first.path.fingerprint, samples.fingerprint, first.refit, f"speed={speed}")
     done_file = folder / f"curve-{request}.jsonl"
     done = {row.name: row for row in read_rows(done_file)} if done_file.exists() else {}
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from prunepath.structure.cost import Cost
     from prunepath.tasks.task import Metric, Task
 
-__all__ = ["Evaluation", "evaluate", "evaluation_samples", "measured_speed"]
+__all__ = ["Evaluation", "counted_cost", "evaluate", "evaluation_samples", "measured_speed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +129,7 @@ def evaluate(
     )
     for remark in samples.notes:
         note(progress, remark)
-    cost, stated = _cost(opened.model, opened.task, LENGTH if window is None else window)
+    cost, stated = counted_cost(opened.model, opened.task, LENGTH if window is None else window)
     return Evaluation(
         source=opened.model_id,
         task=opened.task.name,
@@ -184,7 +184,17 @@ def measured_speed(model: Any, task: Task, window: int | None) -> Speed | Throug
     return measure_throughput(model, task, window=window)
 
 
-def _cost(model: Any, task: Task, sequence_length: int) -> tuple[Cost | None, str]:
+def counted_cost(model: Any, task: Task, sequence_length: int) -> tuple[Cost | None, str]:
+    """What a model costs, counted from its own tensors, cut or dense.
+
+    Args:
+        model: any model.
+        task: what it is used for.
+        sequence_length: tokens that MACs are stated for.
+
+    Returns:
+        The cost and what MACs are counted over; None and nothing for a family no table covers.
+    """
     from prunepath.api.discovery import discover_for
     from prunepath.api.stated import stated_for
     from prunepath.errors import ModelError

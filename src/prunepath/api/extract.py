@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from prunepath.path import SolutionPath
     from prunepath.progress import Progress
 
-__all__ = ["as_budget", "extract"]
+__all__ = ["as_budget", "extract", "loading_sentence"]
 
 
 def as_budget(
@@ -57,15 +57,15 @@ def extract(
     memory: str | None = None,
     latency: str | None = None,
     ratio: float | None = None,
-    layout: str = "per-layer",
-    kinds: Sequence[str] = (),
-    multiple: int = 8,
-    floor: int = 8,
+    layout: str | None = None,
+    kinds: Sequence[str] | None = None,
+    multiple: int | None = None,
+    floor: int | None = None,
     sequence_length: int | None = None,
-    refit: str = "sequential",
-    bias: bool = False,
-    rule: str = "order",
-    rearrange: bool = False,
+    refit: str | None = None,
+    bias: bool | None = None,
+    rule: str | None = None,
+    rearrange: bool | None = None,
     token_share: float = 0.0,
     token_decay: float = 1.0,
     token_schedule: Sequence[int] = (),
@@ -86,8 +86,10 @@ def extract(
         budget: a `Budget`; or exactly one of the next five.
         params, macs, memory, latency: `"70%"` of the dense model kept, or an absolute size.
         ratio: fraction of the block parameters to remove.
-        layout: `"per-layer"` (best quality) or `"uniform"` (loads everywhere).
-        kinds: unit kinds that may be cut; empty takes the layout's default.
+        layout: `"per-layer"` (best quality) or `"uniform"` (loads everywhere). Of this and the
+            next five, what is not given is the path's recipe's, and where that says nothing
+            per-layer, multiple 8, floor 8 and refit sequential.
+        kinds: unit kinds that may be cut; by default what the layout cuts best.
         multiple: widths end as multiples of this.
         floor: smallest width any group keeps.
         sequence_length: tokens that MACs, memory and latency are stated for, by default 512;
@@ -119,13 +121,12 @@ def extract(
         >>> made = prunepath.extract("path", params="70%", output="small")  # doctest: +SKIP
         >>> print(made.allocation)  # doctest: +SKIP
     """
-    from prunepath.api.workshop import REFITS, Workshop
+    from prunepath.api.workshop import Workshop, require_refit
     from prunepath.files import refuse_used, require_space
+    from prunepath.progress import note
 
-    if refit not in REFITS:
-        raise RequestError(f"unknown refit '{refit}'; use one of {', '.join(REFITS)}")
-    if bias and refit != "moments":
-        raise RequestError(f"biases are fitted from moments, and refit is '{refit}'; use 'moments'")
+    if refit is not None:
+        require_refit(refit, bias=bool(bias))
     wish = budget or as_budget(
         params=params, macs=macs, memory=memory, latency=latency, ratio=ratio
     )
@@ -147,6 +148,7 @@ def extract(
         token_schedule=token_schedule,
         progress=progress,
     )
+    note(progress, loading_sentence(shop.options.layout, shop.options.kinds))
     # Refuse an impossible wish before the model is loaded, where that needs no model.
     if wish.metric != "latency" and not shop.tokens:
         allocation = shop.allocate(wish)
@@ -161,3 +163,21 @@ def extract(
         **hub,
     )
     return shop.make(wish, output, overwrite=overwrite)
+
+
+def loading_sentence(layout: str, kinds: Sequence[str]) -> str:
+    """Where the result of an extraction will load, as far as the request says it."""
+    if layout == "uniform" and not kinds:
+        return (
+            "layout uniform: every layer the same size; where the model's config can say it, it "
+            "will load in stock transformers and in what reads its files"
+        )
+    if layout == "uniform":
+        return (
+            "layout uniform: it will load in stock transformers if the model's config can say what "
+            "is cut (whole heads or channels), else with prunepath"
+        )
+    return (
+        f"layout {layout}: it will load with prunepath (prunepath.load, or the Auto classes after "
+        "`import prunepath`); --layout uniform loads in more places"
+    )

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prunepath.api.plan import Plan, require_counts
-from prunepath.errors import NumericsError
+from prunepath.api.recipes import find_recipe, make_method
+from prunepath.errors import NumericsError, RequestError
 
 if TYPE_CHECKING:
     from prunepath.path import SolutionPath
     from prunepath.progress import Progress
-    from prunepath.structure.units import Structure
+    from prunepath.recipes import Recipe
 
 __all__ = ["search"]
 
@@ -27,7 +28,8 @@ def search(
     output: str | Path,
     data: Any = None,
     task: str | None = None,
-    method: str = "spp",
+    method: str | Path | Recipe | None = None,
+    recipe: str | Path | Recipe | None = None,
     windows: int | None = None,
     window: int | None = None,
     objective: str | None = None,
@@ -58,13 +60,15 @@ def search(
         data: what the task reads: text or jsonl file, folder of images, table, `datasets` id,
             iterable; language models have a small public-domain text in the package by default.
         task: registered task name; by default what the model's class is for.
-        method: registered method name.
+        method: name of a recipe or of a method, by default `"spp"`; a recipe also says how its
+            paper cuts and repairs, which `extract` follows unless told otherwise.
+        recipe: a recipe of your own instead: its file (`.yaml`), or a `Recipe`.
         windows: calibration samples.
         window: tokens per sample of text.
         objective: `"kl"` (match the dense model) or `"task"` (the data's labels or next tokens);
             by default the method's own.
         seed: seed of every random draw; same seed, same path.
-        config: settings of the method, by name.
+        config: settings of the method, by name; they win over those of a recipe.
         moment_windows: more samples, run forward only, for the second moments that order and
             refit rest on; as many of them as the data has.
         refit_windows: calibration samples kept for the sequential refit, in whole batches.
@@ -88,24 +92,16 @@ def search(
         >>> import prunepath
         >>> path = prunepath.search("model", output="path")  # doctest: +SKIP
     """
-    from prunepath.api.discovery import discover_for
-    from prunepath.api.supplies import CALIBRATION_FILE, save_calibration
-    from prunepath.checkpoint.source import fingerprint, open_model
-    from prunepath.files import atomic_directory, refuse_used, require_space
-    from prunepath.methods.method import METHODS, SearchContext, total_order
-    from prunepath.path import Provenance, SolutionPath
-    from prunepath.progress import note
-    from prunepath.statistics.collect import Wanted, estimate_bytes
+    from prunepath.api.calibration import collect_statistics, read_calibration, read_model
+    from prunepath.api.ranking import rank_units, write_path, write_supplies
+    from prunepath.files import refuse_used, require_space
     from prunepath.statistics.objective import require_objective
-    from prunepath.statistics.run import collect
-    from prunepath.statistics.sums import STATISTICS_FILE
-    from prunepath.structure.gates import frozen
     from prunepath.surgery.record import require_unmerged
-    from prunepath.tasks.task import DataRequest
 
-    chosen = METHODS[method]
-    settings = chosen.Config.from_dict(dict(config or {}))
-    scorer = chosen(settings)
+    if method is not None and recipe is not None:
+        raise RequestError(f"method '{method}' and recipe '{recipe}' were given; give one of them")
+    chosen = find_recipe((method or "spp") if recipe is None else _as_file(recipe))
+    scorer = make_method(chosen, config)
     objective = objective or scorer.objective()
     require_objective(objective)
     require_counts(
@@ -117,124 +113,53 @@ def search(
     )
     target = Path(output)
     refuse_used(target, overwrite=overwrite)
-    opened = open_model(
+    dense = read_model(
         model,
         task=task,
         tokenizer=tokenizer,
         dtype=dtype,
         device=device,
         trust_remote_code=trust_remote_code,
+        progress=progress,
         **hub,
     )
-    require_unmerged(opened.model)
+    require_unmerged(dense.opened.model)
     plan = Plan.of(
-        opened.task,
+        dense.opened.task,
         windows=windows,
         refit=refit_windows,
         holdout=holdout_windows,
         moments=moment_windows,
     )
-    weights = fingerprint(opened.model)
-    structure = discover_for(opened.model, opened.task, progress=progress)
-    wanted = scorer.wanted()
-    request = DataRequest(
-        count=plan.windows + plan.holdout,
-        extra=plan.moments,
-        window=window,
-        field=text_field,
-        label_field=label_field,
-        split=split,
-        seed=seed,
-        labels=objective == "task",
-    )
-    samples = opened.task.samples(opened, data, request)
-    for remark in samples.notes:
-        note(progress, remark)
-    parts = plan.parts(samples)
-    outputs_bytes = plan.outputs_bytes(_out_widths(opened.model, structure), structure, samples)
-    require_space(target, 2 * estimate_bytes(structure, wanted) + outputs_bytes)
-    provenance = Provenance(
-        method=method,
-        method_config=settings.to_dict(),
-        model_id=opened.model_id,
-        model_fingerprint=weights,
-        data=samples.description,
-        data_fingerprint=samples.fingerprint,
+    calibration = read_calibration(
+        dense,
+        data,
+        plan=plan,
         objective=objective,
         seed=seed,
-        library_version=_version(),
-        tokens=parts.calibration.num_tokens,
-        samples=plan.windows,
-        task=opened.task.name,
+        window=window,
+        text_field=text_field,
+        label_field=label_field,
+        split=split,
+        progress=progress,
     )
+    wanted = scorer.wanted()
+    require_space(target, calibration.estimate_bytes(wanted))
+    provenance = calibration.provenance(chosen, scorer)
     state = _state_folder(target, {**asdict(provenance), **asdict(plan)})
     try:
-        sums = collect(
-            opened.model,
-            structure,
-            opened.task,
-            parts.calibration,
-            wanted,
-            objective=objective,
-            seed=seed,
-            folder=state,
-            output_batches=plan.refit_batches,
-            progress=progress,
-        )
-        if parts.moments is not None:
-            more = state / "moments"
-            more.mkdir(exist_ok=True)
-            sums = collect(
-                opened.model,
-                structure,
-                opened.task,
-                parts.moments,
-                Wanted(gradients=False, moments=True, output_gradients=False),
-                objective=objective,
-                seed=seed,
-                folder=more,
-                output_batches=0,
-                onto=sums,
-                progress=progress,
-            )
-        note(progress, "ordering the units")
-        with frozen(opened.model):
-            ranking = scorer.rank(
-                SearchContext(
-                    model=opened.model,
-                    structure=structure,
-                    statistics=sums,
-                    task=opened.task,
-                    samples=parts.calibration,
-                    objective=objective,
-                    seed=seed,
-                    state_folder=state,
-                    progress=progress,
-                )
-            )
+        sums = collect_statistics(calibration, wanted, state, progress=progress)
+        path = rank_units(calibration, sums, scorer, provenance, state, progress=progress)
     except NumericsError:  # it would fail again: there is nothing to go on with
         shutil.rmtree(state)
         raise
-    path = SolutionPath(
-        structure=structure,
-        **total_order(structure, ranking),
-        provenance=replace(provenance, extra=dict(ranking.extra)),
-        folder=target,
-    )
-    with atomic_directory(target, overwrite=overwrite) as folder:
-        path.save_pretrained(folder)
-        sums.only(lambda table: table in ("moments", "inputs")).save(
-            folder / STATISTICS_FILE, model_fingerprint=weights
-        )
-        save_calibration(folder / CALIBRATION_FILE, refit=parts.refit, holdout=parts.holdout)
-        for file in sorted(state.glob("outputs-*.safetensors")):
-            # Linked, not moved: what an interruption leaves must be complete.
-            try:
-                (folder / file.name).hardlink_to(file)
-            except OSError:  # a file system without links
-                shutil.copyfile(file, folder / file.name)
+    write_path(path, write_supplies(calibration, sums, state), target, overwrite=overwrite)
     shutil.rmtree(state)
-    return path
+    return replace(path, folder=target)
+
+
+def _as_file(recipe: str | Path | Recipe) -> Path | Recipe:
+    return Path(recipe) if isinstance(recipe, str) else recipe
 
 
 def _state_folder(target: Path, request: Mapping[str, Any]) -> Path:
@@ -247,16 +172,3 @@ def _state_folder(target: Path, request: Mapping[str, Any]) -> Path:
     state.mkdir(parents=True, exist_ok=True)
     marker.write_text(digest)
     return state
-
-
-def _out_widths(model: Any, structure: Structure) -> dict[str, int]:
-    from prunepath.structure.matrices import out_width
-
-    names = dict.fromkeys(group.consumer for group in structure.groups if group.consumer)
-    return {name: out_width(model.get_submodule(name)) for name in names}
-
-
-def _version() -> str:
-    from prunepath import __version__
-
-    return __version__

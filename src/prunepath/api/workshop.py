@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prunepath.api.exchange import Rearranger
+from prunepath.api.recipes import settled
 from prunepath.api.repair import repair_
 from prunepath.api.stated import LENGTH, stated_for
 from prunepath.api.supplies import Supplies, read_supplies
@@ -25,9 +26,35 @@ if TYPE_CHECKING:
     from prunepath.progress import Progress
     from prunepath.tasks.task import Task
 
-__all__ = ["REFITS", "Extraction", "Workshop"]
+__all__ = ["REFITS", "Extraction", "Workshop", "require_refit", "taken_sentence"]
 
 REFITS = ("sequential", "moments", "scales", "none")
+
+
+def require_refit(refit: str, *, bias: bool) -> None:
+    """Refuse a repair that does not exist.
+
+    Raises:
+        RequestError: an unknown word, or biases where nothing fits them.
+    """
+    if refit not in REFITS:
+        raise RequestError(f"unknown refit '{refit}'; use one of {', '.join(REFITS)}")
+    if bias and refit != "moments":
+        raise RequestError(f"biases are fitted from moments, and refit is '{refit}'; use 'moments'")
+
+
+def taken_sentence(recipe: str, taken: Mapping[str, Any]) -> str:
+    """What a recipe settled, in words.
+
+    Example:
+        >>> taken_sentence("magnitude", {"refit": "none"})
+        "taken from the recipe 'magnitude': refit none"
+    """
+    words = [
+        f"{name} {','.join(value) if isinstance(value, list | tuple) else value}"
+        for name, value in taken.items()
+    ]
+    return f"taken from the recipe '{recipe}': {', '.join(words)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +72,7 @@ class Extraction:
         latency_seconds: measured seconds of one forward pass, for latency budgets.
         stated_for: what MACs are counted over, in words: `"512 tokens"`, `"one sample"`.
         task: name of the task.
+        taken: what the path's recipe settled, option -> value.
     """
 
     allocation: Allocation
@@ -57,6 +85,7 @@ class Extraction:
     latency_seconds: float | None = None
     stated_for: str = f"{LENGTH} tokens"
     task: str = "causal-lm"
+    taken: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Workshop:
@@ -66,15 +95,15 @@ class Workshop:
         self,
         path: str | Path | SolutionPath,
         *,
-        layout: str = "per-layer",
-        kinds: Sequence[str] = (),
-        multiple: int = 8,
-        floor: int = 8,
+        layout: str | None = None,
+        kinds: Sequence[str] | None = None,
+        multiple: int | None = None,
+        floor: int | None = None,
         sequence_length: int | None = None,
-        refit: str = "sequential",
-        bias: bool = False,
-        rule: str = "order",
-        rearrange: bool = False,
+        refit: str | None = None,
+        bias: bool | None = None,
+        rule: str | None = None,
+        rearrange: bool | None = None,
         token_share: float = 0.0,
         token_decay: float = 1.0,
         token_schedule: Sequence[int] = (),
@@ -83,26 +112,35 @@ class Workshop:
         from prunepath.allocation.steps import StepOptions
         from prunepath.allocation.tokens import TokenOptions
         from prunepath.path import SolutionPath
+        from prunepath.progress import note
 
         self.path = path if isinstance(path, SolutionPath) else SolutionPath.from_pretrained(path)
+        given: dict[str, Any] = {
+            "layout": layout,
+            "kinds": kinds or None,
+            "multiple": multiple,
+            "floor": floor,
+        }
+        given |= {"rule": rule, "rearrange": rearrange, "refit": refit, "bias": bias}
+        options, self.taken = settled(self.path.provenance.recipe, given)
         self.options = StepOptions(
-            layout=layout,
-            kinds=tuple(kinds),
-            multiple=multiple,
-            floor=floor,
+            layout=options["layout"],
+            kinds=tuple(options["kinds"]),
+            multiple=options["multiple"],
+            floor=options["floor"],
             sequence_length=LENGTH if sequence_length is None else sequence_length,
-            rule=rule,
+            rule=options["rule"],
         )
-        if refit not in REFITS:
-            raise RequestError(f"unknown refit '{refit}'; use one of {', '.join(REFITS)}")
         self.tokens = TokenOptions(
             share=token_share, decay=token_decay, dropped=tuple(token_schedule)
         )
-        self.refit = refit
-        self.bias = bias
-        self.rearrange = rearrange
+        self.refit, self.bias = options["refit"], options["bias"]
+        self.rearrange: bool = options["rearrange"]
+        require_refit(self.refit, bias=self.bias)
         self.progress = progress
         self._site: Any = None
+        if self.taken:
+            note(progress, taken_sentence(self.path.provenance.recipe["name"], self.taken))
         self._opened: Any = None
         self._supplies: Any = None
 
@@ -126,9 +164,24 @@ class Workshop:
             self._site = token_site(self._opened.model, self.task, self.path.structure)
         unfuse_experts_(self._opened.model)  # as it was searched
 
+    def adopt(self, opened: Any, supplies: Supplies | None) -> None:
+        """Use a dense model that is open and known to be the path's, and what its refit needs.
+
+        Args:
+            opened: the model as it was searched (`api.calibration.DenseModel.opened`).
+            supplies: statistics and samples; None reads them beside the path when they are needed.
+        """
+        self._opened, self._supplies = opened, supplies
+
     def borrow(self, other: Workshop) -> None:
         """Use the dense model and statistics another workshop has already opened."""
         self._opened, self._supplies = other._opened, other._supplies
+
+    @property
+    def supplies(self) -> Supplies | None:
+        """What the refit rests on, once it was read or adopted."""
+        found: Supplies | None = self._supplies
+        return found
 
     @property
     def dense(self) -> Any:
@@ -232,6 +285,7 @@ class Workshop:
             latency_seconds=seconds,
             stated_for=stated_for(self.path.structure, self.options.sequence_length),
             task=self.task.name,
+            taken=self.taken,
         )
 
     def _latency_of(self) -> LatencyOf:

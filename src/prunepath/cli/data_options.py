@@ -8,6 +8,9 @@ import typer
 
 __all__ = [
     "Data",
+    "EvaluationData",
+    "EvaluationSplit",
+    "EvaluationWindows",
     "HoldoutWindows",
     "LabelField",
     "MomentWindows",
@@ -95,6 +98,30 @@ Split = Annotated[
         "--split",
         help="Split of a dataset, or folder of that name among images.",
         rich_help_panel=_DATA,
+    ),
+]
+EvaluationData = Annotated[
+    str | None,
+    typer.Option(
+        "--evaluation-data",
+        help="What to measure on, with labels; it may share nothing with --data.",
+        show_default="for language models, another text in the package",
+        rich_help_panel=_DATA,
+    ),
+]
+EvaluationWindows = Annotated[
+    int | None,
+    typer.Option(
+        "--evaluation-windows",
+        help="Samples to measure on.",
+        show_default=_USUAL,
+        rich_help_panel=_DATA,
+    ),
+]
+EvaluationSplit = Annotated[
+    str | None,
+    typer.Option(
+        "--evaluation-split", help="Split of the data to measure on.", rich_help_panel=_DATA
     ),
 ]
 MomentWindows = Annotated[

@@ -1,4 +1,4 @@
-"""The commands: `prunepath search`, `extract`, `inspect`, `evaluate`, `curve` and `methods`.
+"""The commands: `search`, `extract`, `inspect`, `evaluate`, `curve`, `compare` and `methods`.
 
 Every command calls the verb of the same name in `prunepath.api` with the same words. What is heavy
 is imported there, so that `prunepath --help` answers at once.
@@ -11,10 +11,10 @@ from typing import Annotated
 
 import typer
 
+from prunepath.cli import comparing, measuring
 from prunepath.cli import data_options as d
-from prunepath.cli import measuring
 from prunepath.cli import options as o
-from prunepath.cli.parse import counts, hub_options, numbers, settings, words
+from prunepath.cli.parse import hub_options, integers, numbers, settings, words
 from prunepath.cli.session import EXIT_INTERRUPTED, listener, session
 
 __all__ = ["app", "run"]
@@ -61,7 +61,8 @@ def search(
     model: o.Model,
     output: o.Output,
     task: d.Task = None,
-    method: o.MethodName = "spp",
+    method: o.MethodName = None,
+    recipe: o.RecipeFile = None,
     set_: o.Set = None,
     objective: d.Objective = None,
     seed: o.Seed = 0,
@@ -98,6 +99,7 @@ def search(
             data=data,
             task=task,
             method=method,
+            recipe=recipe,
             windows=windows,
             window=window,
             objective=objective,
@@ -132,15 +134,15 @@ def extract(
     memory: o.Memory = None,
     latency: o.Latency = None,
     ratio: o.Ratio = None,
-    layout: o.Layout = "per-layer",
+    layout: o.Layout = None,
     kinds: o.Kinds = None,
-    multiple: o.Multiple = 8,
-    floor: o.Floor = 8,
+    multiple: o.Multiple = None,
+    floor: o.Floor = None,
     sequence_length: o.SequenceLength = None,
-    rule: o.Rule = "order",
-    rearrange: o.Rearrange = False,
-    refit: o.Refit = "sequential",
-    bias: o.Bias = False,
+    rule: o.Rule = None,
+    rearrange: o.Rearrange = None,
+    refit: o.Refit = None,
+    bias: o.Bias = None,
     token_share: o.TokenShare = 0.0,
     token_decay: o.TokenDecay = 1.0,
     token_schedule: o.TokenSchedule = None,
@@ -162,11 +164,8 @@ def extract(
         from prunepath.api.extract import as_budget
         from prunepath.api.extract import extract as verb
         from prunepath.cli import show
-        from prunepath.progress import note
 
         budget = as_budget(params=params, macs=macs, memory=memory, latency=latency, ratio=ratio)
-        progress = listener(quiet)
-        note(progress, show.loading_sentence(layout, words(kinds)))
         made = verb(
             path,
             output=output,
@@ -182,14 +181,14 @@ def extract(
             rearrange=rearrange,
             token_share=token_share,
             token_decay=token_decay,
-            token_schedule=counts(token_schedule, "--token-schedule"),
+            token_schedule=integers(token_schedule, "--token-schedule", "8,4,4,0"),
             model=model,
             tokenizer=tokenizer,
             dtype=dtype,
             device=device,
             trust_remote_code=trust_remote_code,
             overwrite=overwrite,
-            progress=progress,
+            progress=listener(quiet),
             **hub_options(revision=revision, token=token, cache_dir=cache_dir),
         )
         if json:
@@ -207,8 +206,8 @@ def curve(
     path: o.Path_,
     output: o.Output,
     points: o.Points = ["0.1,0.2,0.3,0.4,0.5"],  # noqa: B006 - typer copies it
-    layouts: o.Layouts = ["per-layer"],  # noqa: B006 - typer copies it
-    refit: o.Refit = "sequential",
+    layouts: o.Layouts = None,
+    refit: o.Refit = None,
     data: d.Data = None,
     windows: d.Windows = None,
     window: d.Window = None,
@@ -238,7 +237,7 @@ def curve(
             path,
             output=output,
             points=numbers(points, "--points"),
-            layouts=words(layouts),
+            layouts=words(layouts) or None,
             data=data,
             windows=windows,
             window=window,
@@ -261,4 +260,5 @@ def curve(
             show.curve_text(rows, output)
 
 
+app.command()(comparing.compare)
 app.command()(measuring.methods)

@@ -94,15 +94,16 @@ def evaluate(
 
 def methods(
     name: Annotated[
-        str | None, typer.Argument(help="Show the settings of this one.", show_default=False)
+        str | None,
+        typer.Argument(help="Show the settings and the recipe of this one.", show_default=False),
     ] = None,
 ) -> None:
-    """List the search methods, or the settings of one."""
+    """List recipes and methods with what they cost and need, or show one of them."""
     with session():
-        from prunepath.cli import show_measured as show
-        from prunepath.methods.method import METHODS
+        from prunepath.api.recipes import find_recipe, listed_recipes
+        from prunepath.cli import show_recipes as show
 
         if name is None:
-            show.methods_text({each: METHODS[each].summary for each in METHODS})
+            show.recipes_text(listed_recipes())
         else:
-            show.settings_text(METHODS[name])
+            show.recipe_text(find_recipe(name))

@@ -35,6 +35,7 @@ __all__ = [
     "Quiet",
     "Ratio",
     "Rearrange",
+    "RecipeFile",
     "Refit",
     "Revision",
     "Rule",
@@ -58,6 +59,7 @@ _TOKENS = "Token merging (encoders of image patches)"
 _REFIT = "Refit"
 _LOAD = "Loading"
 _SHOWN = "Output"
+_RECIPE = "the recipe's, else {}"
 
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="Hub id, folder or .gguf file.", show_default=False)
@@ -109,19 +111,21 @@ Ratio = Annotated[
 ]
 
 Layout = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--layout",
         help="per-layer (best quality) or uniform (every layer the same size; loads in stock "
         "transformers where the model's config can say it).",
+        show_default=_RECIPE.format("per-layer"),
         rich_help_panel=_CUT,
     ),
 ]
 Layouts = Annotated[
-    list[str],
+    list[str] | None,
     typer.Option(
         "--layouts",
         help="Layouts to cut every point with; repeat or separate by commas.",
+        show_default=_RECIPE.format("per-layer"),
         rich_help_panel=_CUT,
     ),
 ]
@@ -138,19 +142,27 @@ Kinds = Annotated[
     typer.Option(
         "--kinds",
         help="Unit kinds that may be cut; repeat or separate by commas.",
-        show_default="what the layout cuts best",
+        show_default=_RECIPE.format("what the layout cuts best"),
         rich_help_panel=_CUT,
     ),
 ]
 Multiple = Annotated[
-    int,
+    int | None,
     typer.Option(
-        "--multiple", help="Widths end as multiples of this; 1: any.", rich_help_panel=_CUT
+        "--multiple",
+        help="Widths end as multiples of this; 1: any.",
+        show_default=_RECIPE.format("8"),
+        rich_help_panel=_CUT,
     ),
 ]
 Floor = Annotated[
-    int,
-    typer.Option("--floor", help="Smallest width that any group keeps.", rich_help_panel=_CUT),
+    int | None,
+    typer.Option(
+        "--floor",
+        help="Smallest width that any group keeps.",
+        show_default=_RECIPE.format("8"),
+        rich_help_panel=_CUT,
+    ),
 ]
 SequenceLength = Annotated[
     int | None,
@@ -162,19 +174,21 @@ SequenceLength = Annotated[
     ),
 ]
 Rule = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--rule",
         help="order (damage per cost; smaller budgets keep subsets) or knapsack (least sum of "
         "damages, of two kinds).",
+        show_default=_RECIPE.format("order"),
         rich_help_panel=_CUT,
     ),
 ]
 Rearrange = Annotated[
-    bool,
+    bool | None,
     typer.Option(
-        "--rearrange",
+        "--rearrange/--no-rearrange",
         help="Exchange units of each group by what they do together.",
+        show_default=_RECIPE.format("off"),
         rich_help_panel=_CUT,
     ),
 ]
@@ -205,19 +219,38 @@ TokenSchedule = Annotated[
 ]
 
 Refit = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--refit",
         help="sequential (best), moments (one-shot), scales (one number per unit) or none.",
+        show_default=_RECIPE.format("sequential"),
         rich_help_panel=_REFIT,
     ),
 ]
 Bias = Annotated[
-    bool,
-    typer.Option("--bias", help="Let --refit moments add biases.", rich_help_panel=_REFIT),
+    bool | None,
+    typer.Option(
+        "--bias/--no-bias",
+        help="Let --refit moments add biases.",
+        show_default=_RECIPE.format("no"),
+        rich_help_panel=_REFIT,
+    ),
 ]
 MethodName = Annotated[
-    str, typer.Option("--method", help="Search method; `prunepath methods` lists them.")
+    str | None,
+    typer.Option(
+        "--method",
+        help="Recipe or method; `prunepath methods` lists them.",
+        show_default="spp",
+    ),
+]
+RecipeFile = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe",
+        metavar="FILE",
+        help="A recipe of your own, YAML as `prunepath methods NAME` shows it.",
+    ),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Same seed, same path.")]
 Set = Annotated[

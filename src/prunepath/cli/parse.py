@@ -8,7 +8,7 @@ from typing import Any
 
 from prunepath.errors import RequestError
 
-__all__ = ["counts", "hub_options", "numbers", "settings", "words"]
+__all__ = ["hub_options", "integers", "numbers", "settings", "words"]
 
 
 def hub_options(**given: Any) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def numbers(texts: Sequence[str], flag: str) -> list[float]:
         ) from None
 
 
-def counts(texts: Sequence[str] | None, flag: str) -> list[int]:
+def integers(texts: Sequence[str] | None, flag: str, example: str) -> list[int]:
     """The same, read as whole numbers.
 
     Raises:
@@ -45,7 +45,7 @@ def counts(texts: Sequence[str] | None, flag: str) -> list[int]:
         return [int(word) for word in words(texts)]
     except ValueError as error:
         raise RequestError(
-            f"{flag} takes whole numbers ({error}); for example {flag} 8,4,4,0"
+            f"{flag} takes whole numbers ({error}); for example {flag} {example}"
         ) from None
 
 

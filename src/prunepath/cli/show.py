@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from prunepath.allocation.allocate import Allocation
     from prunepath.api.workshop import Extraction
     from prunepath.path import SolutionPath
+    from prunepath.report.comparison import ComparisonRow
     from prunepath.report.rows import SizeRow
 
 __all__ = [
+    "comparison_text",
     "curve_text",
     "extraction_json",
     "extraction_text",
-    "loading_sentence",
     "print_json",
     "search_json",
     "search_text",
@@ -52,24 +53,6 @@ def search_json(path: SolutionPath, folder: Path) -> dict[str, Any]:
         },
         "provenance": vars(path.provenance),
     }
-
-
-def loading_sentence(layout: str, kinds: Sequence[str]) -> str:
-    """Where the result of an extraction will load, as far as the request says it."""
-    if layout == "uniform" and not kinds:
-        return (
-            "layout uniform: every layer the same size; where the model's config can say it, it "
-            "will load in stock transformers and in what reads its files"
-        )
-    if layout == "uniform":
-        return (
-            "layout uniform: it will load in stock transformers if the model's config can say what "
-            "is cut (whole heads or channels), else with prunepath"
-        )
-    return (
-        f"layout {layout}: it will load with prunepath (prunepath.load, or the Auto classes after "
-        "`import prunepath`); --layout uniform loads in more places"
-    )
 
 
 def extraction_text(made: Extraction) -> None:
@@ -116,6 +99,7 @@ def extraction_json(made: Extraction) -> dict[str, Any]:
         "loader": None if check is None else check.loader,
         "difference": None if check is None else check.difference,
         "refit": dict(made.refit),
+        "taken_from_recipe": dict(made.taken),
         "seconds": dict(made.seconds),
         "latency_seconds": made.latency_seconds,
     }
@@ -128,6 +112,16 @@ def curve_text(rows: Sequence[SizeRow], folder: Path) -> None:
     console = open_console()
     console.print(rich_table(rows))
     print_lines(console, f"written to {folder / 'curve.csv'} and {folder / 'curve.png'}")
+
+
+def comparison_text(rows: Sequence[ComparisonRow], folder: Path) -> None:
+    """The table of a comparison."""
+    from prunepath.report.comparison import comparison_legend, comparison_table
+
+    console = open_console()
+    console.print(comparison_table(rows))
+    print_lines(console, *comparison_legend(rows))
+    print_lines(console, f"written to {folder / 'compare.md'} and {folder / 'compare.png'}")
 
 
 def _cost_table(console: Console, made: Extraction) -> None:

@@ -1,10 +1,8 @@
-"""What `inspect`, `evaluate` and `methods` print: results on stdout, as text or as JSON."""
+"""What `inspect` and `evaluate` print: results on stdout, as text or as JSON."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from prunepath.cli.terminal import named_costs, new_table, open_console, print_json, print_lines
@@ -15,16 +13,13 @@ if TYPE_CHECKING:
     from prunepath.api.inspect import Inspection
     from prunepath.evaluation.speed import Speed
     from prunepath.evaluation.throughput import Throughput
-    from prunepath.methods.method import Method
 
 __all__ = [
     "evaluation_json",
     "evaluation_text",
     "inspection_json",
     "inspection_text",
-    "methods_text",
     "print_json",
-    "settings_text",
 ]
 
 
@@ -149,29 +144,6 @@ def evaluation_json(found: Evaluation) -> dict[str, Any]:
     if found.task == "causal-lm":
         result["perplexity"] = vars(found.perplexity)
     return result
-
-
-def methods_text(found: Mapping[str, str]) -> None:
-    """Names and one line each."""
-    width = max(map(len, found))
-    print_lines(open_console(), *(f"{name:<{width}}  {line}" for name, line in found.items()))
-
-
-def settings_text(method: type[Method]) -> None:
-    """A method's settings: name, default and what it does."""
-    lines = [f"{method.name}: {method.summary} (objective {method().objective()})"]
-    rows = [
-        (f"{item.name}={_setting(item.default)}", item.metadata.get("help", ""))
-        for item in fields(method.Config)
-    ]
-    width = max((len(left) for left, _ in rows), default=0)
-    lines += [f"  --set {left:<{width}}  {right}".rstrip() for left, right in rows]
-    print_lines(open_console(), *lines)
-
-
-def _setting(value: Any) -> str:
-    """A value as `--set` reads it."""
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _widths(lanes: int, widths: Mapping[int, int]) -> str:

@@ -9,7 +9,7 @@ Shapes: N samples, B samples of a batch.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +67,19 @@ class Samples:
             )
         description = f"{self.description}, {start} to {stop - 1} of those"
         return self._slice(start, stop, description, fingerprint="")
+
+    def without(self, rows: Collection[int]) -> Samples:
+        """All samples but those at some indices, with their own fingerprint."""
+        import torch
+
+        left = [row for row in range(len(self)) if row not in rows]
+        return Samples(
+            inputs={name: value[torch.tensor(left)] for name, value in self.inputs.items()},
+            labels=None if self.labels is None else self.labels[torch.tensor(left)],
+            references=tuple(self.references[row] for row in left if self.references),
+            description=f"{self.description}, without {len(self) - len(left)} of those",
+            notes=self.notes,
+        )
 
     def _slice(self, start: int, stop: int, description: str, fingerprint: str) -> Self:
         return replace(

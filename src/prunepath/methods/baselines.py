@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from prunepath.methods.method import FloatArray, Method, Ranking, SearchContext
+from prunepath.methods.method import CostClass, FloatArray, Method, Ranking, SearchContext
 from prunepath.statistics.collect import Wanted
 from prunepath.structure.units import UnitGroup
 
@@ -67,6 +67,9 @@ class Magnitude(Method):
     name = "magnitude"
     summary = "product of weight norms; no data"
 
+    def cost_class(self) -> CostClass:
+        return "data-free"
+
     def rank(self, context: SearchContext) -> Ranking:
         return Ranking(
             damage={group.name: _norms(context, group) for group in context.structure.groups}
@@ -102,6 +105,9 @@ class Random(Method):
 
     name = "random"
     summary = "a seeded random order"
+
+    def cost_class(self) -> CostClass:
+        return "data-free"
 
     def rank(self, context: SearchContext) -> Ranking:
         generator = np.random.default_rng(context.seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +25,18 @@ if TYPE_CHECKING:
     from prunepath.statistics.sums import Statistics
     from prunepath.tasks.task import Task
 
-__all__ = ["METHODS", "Method", "MethodConfig", "Ranking", "SearchContext", "total_order"]
+__all__ = [
+    "METHODS",
+    "CostClass",
+    "Method",
+    "MethodConfig",
+    "Ranking",
+    "SearchContext",
+    "total_order",
+]
 
 FloatArray = NDArray[np.float64]
+CostClass = Literal["data-free", "forward-only", "gradients", "search"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +142,10 @@ class Method:
     def objective(self) -> str:
         """The objective it is meant for, when the user names none."""
         return "kl"
+
+    def cost_class(self) -> CostClass:
+        """What its order takes: no data, forward passes, gradients, or runs of its own."""
+        return "gradients" if self.wanted().backward else "forward-only"
 
     def rank(self, context: SearchContext) -> Ranking:
         """Score all units."""

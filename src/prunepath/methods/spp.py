@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from prunepath.methods.authors import authors_ranking
 from prunepath.methods.coupled import coupled_ranking
-from prunepath.methods.method import Method, Ranking, SearchContext
+from prunepath.methods.method import CostClass, Method, Ranking, SearchContext
 from prunepath.methods.spp_config import SppConfig
 from prunepath.methods.surrogate import surrogate_damage
 from prunepath.statistics.collect import Wanted
@@ -38,6 +38,9 @@ class Spp(Method):
 
     def objective(self) -> str:
         return "task" if self.config.dynamics == "authors" else "kl"
+
+    def cost_class(self) -> CostClass:
+        return "gradients" if self.config.dynamics == "surrogate" else "search"
 
     def rank(self, context: SearchContext) -> Ranking:
         if self.config.dynamics == "coupled":

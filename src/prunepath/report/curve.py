@@ -29,6 +29,8 @@ __all__ = ["save_curve"]
 # Okabe-Ito without its yellow: told apart with every kind of colour vision, and in print.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 _MARKERS = ("o", "s", "D", "^", "v", "P")
+# Colours come again after six lines, in another stroke.
+_STYLES = ("-", (0, (4, 2)), (0, (1, 1.5)))
 _INK = "#333333"
 _FAINT = "#8a8a8a"
 # A linear axis up to this ratio of worst to best, a logarithmic one above.
@@ -91,7 +93,10 @@ def _draw(series: Mapping[str, list[SizeRow]], dense: SizeRow, title: str | None
         x = [100 * row.params / dense.params for row in line]
         y = [float(row.quality or 0) for row in line]
         first = len(line) - len(rows)
-        axes.plot(x, y, color=color, linewidth=1.8, solid_capstyle="round", zorder=depth)
+        style = _STYLES[index // len(_COLORS) % len(_STYLES)]
+        axes.plot(
+            x, y, color=color, linestyle=style, linewidth=1.8, solid_capstyle="round", zorder=depth
+        )
         axes.plot(
             x[first:],
             y[first:],
@@ -136,6 +141,7 @@ def _set_scales(axes: Axes, series: Mapping[str, list[SizeRow]], dense: SizeRow)
         below, above = (0.08, 0.1) if dense.higher_is_better else (0.1, 0.08)
         axes.set_ylim(low - below * span, high + above * span)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}%"))
     shares = [100 * row.params / dense.params for row in rows] + [100.0]
     span = max(max(shares) - min(shares), 1.0)

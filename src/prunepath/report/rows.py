@@ -11,11 +11,12 @@ import os
 import warnings
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import TypeVar
 
 from prunepath.errors import DataError
 from prunepath.files import disk_errors
 
-__all__ = ["SizeRow", "append_row", "read_rows"]
+__all__ = ["SizeRow", "append_row", "read_rows", "read_rows_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +54,9 @@ class SizeRow:
     note: str = ""
 
 
+R = TypeVar("R", bound=SizeRow)
+
+
 def append_row(path: str | os.PathLike[str], row: SizeRow) -> None:
     """Add one row at the end of a file of JSON lines; the file is made if it is missing.
 
@@ -77,10 +81,16 @@ def append_row(path: str | os.PathLike[str], row: SizeRow) -> None:
 
 
 def read_rows(path: str | os.PathLike[str]) -> list[SizeRow]:
+    """Read the rows measured so far; see `read_rows_of`."""
+    return read_rows_of(path, SizeRow)
+
+
+def read_rows_of(path: str | os.PathLike[str], kind: type[R]) -> list[R]:
     """Read the rows measured so far.
 
     Args:
         path: a file written by `append_row`; a missing file has no rows.
+        kind: what a row is.
 
     Returns:
         The rows in the order they were added. An unfinished last line is passed over.
@@ -93,20 +103,20 @@ def read_rows(path: str | os.PathLike[str]) -> list[SizeRow]:
         return []
     *lines, _unfinished = path.read_text(encoding="utf-8").split("\n")
     return [
-        _row(line, f"line {number} of {path}")
+        _row(line, f"line {number} of {path}", kind)
         for number, line in enumerate(lines, start=1)
         if line.strip()
     ]
 
 
-def _row(line: str, where: str) -> SizeRow:
-    known = {field.name for field in fields(SizeRow)}
+def _row(line: str, where: str, kind: type[R]) -> R:
+    known = {field.name for field in fields(kind)}
     try:
         values = json.loads(line)
         if "perplexity" in values:  # as rows of language models once were
             values["quality"] = values.pop("perplexity")
         unknown = sorted(set(values) - known)
-        row = SizeRow(**{name: value for name, value in values.items() if name in known})
+        row = kind(**{name: value for name, value in values.items() if name in known})
     except (ValueError, TypeError, AttributeError) as error:
         raise DataError(
             f"{where} is not a row of a size table ({error}); remove the line or start a new file"

@@ -18,7 +18,17 @@ from prunepath.report.rows import SizeRow
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["csv_table", "markdown_table", "rich_table"]
+__all__ = [
+    "Heading",
+    "csv_table",
+    "markdown_lines",
+    "markdown_table",
+    "rich_lines",
+    "rich_table",
+]
+
+Heading = tuple[str, bool]
+"""What a column is called, and whether it leans to the left."""
 
 
 @dataclass(frozen=True)
@@ -78,21 +88,8 @@ def markdown_table(rows: Sequence[SizeRow]) -> str:
         | size  | ratio | parameters | MACs | weights | KV cache/token | perplexity |
     """
     columns = _used(rows)
-    cells = [[column.heading for column in columns]]
-    cells += [[_escaped(column.cell(row)) for column in columns] for row in rows]
-    widths = [max(len(line[index]) for line in cells) for index in range(len(columns))]
-    lines = [
-        _line(
-            text.ljust(width) if column.left else text.rjust(width)
-            for text, width, column in zip(line, widths, columns, strict=True)
-        )
-        for line in cells
-    ]
-    rule = _line(
-        "-" * width if column.left else "-" * (width - 1) + ":"
-        for width, column in zip(widths, columns, strict=True)
-    )
-    return "\n".join([lines[0], rule, *lines[1:]])
+    lines = [[column.cell(row) for column in columns] for row in rows]
+    return markdown_lines([(column.heading, column.left) for column in columns], lines)
 
 
 def rich_table(rows: Sequence[SizeRow], *, title: str | None = None) -> Table:
@@ -105,19 +102,52 @@ def rich_table(rows: Sequence[SizeRow], *, title: str | None = None) -> Table:
     Returns:
         A table of rich, to be printed with a rich console.
     """
+    columns = _used(rows)
+    lines = [[column.cell(row) for column in columns] for row in rows]
+    return rich_lines([(column.heading, column.left) for column in columns], lines, title=title)
+
+
+def markdown_lines(headings: Sequence[Heading], lines: Sequence[Sequence[str]]) -> str:
+    """Any table in Markdown.
+
+    Args:
+        headings: what a column is called, and whether it leans to the left.
+        lines: cells, line by line.
+
+    Returns:
+        Lines joined by newlines, without one at the end.
+    """
+    cells = [[name for name, _ in headings]]
+    cells += [[_escaped(cell) for cell in line] for line in lines]
+    widths = [max(len(line[index]) for line in cells) for index in range(len(headings))]
+    written = [
+        _line(
+            text.ljust(width) if left else text.rjust(width)
+            for text, width, (_, left) in zip(line, widths, headings, strict=True)
+        )
+        for line in cells
+    ]
+    rule = _line(
+        "-" * width if left else "-" * (width - 1) + ":"
+        for width, (_, left) in zip(widths, headings, strict=True)
+    )
+    return "\n".join([written[0], rule, *written[1:]])
+
+
+def rich_lines(
+    headings: Sequence[Heading], lines: Sequence[Sequence[str]], *, title: str | None = None
+) -> Table:
+    """Any table for a terminal; see `markdown_lines`."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
-    columns = _used(rows)
-    for column in columns:
-        table.add_column(
-            column.heading, justify="left" if column.left else "right", no_wrap=not column.left
-        )
-    for row in rows:
+    for name, left in headings:
+        table.add_column(name, justify="left" if left else "right", no_wrap=not left)
+    for line in lines:
         # Text, not str: a name with brackets is not markup.
-        table.add_row(*(Text(column.cell(row)) for column in columns))
+        table.add_row(*map(Text, line))
     return table
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
@@ -54,6 +54,15 @@ class Wanted:
     gradients: bool = True
     moments: bool = True
     output_gradients: bool = True
+
+    def __or__(self, other: Wanted) -> Wanted:
+        """What either wants: one pass for several methods."""
+        names = [item.name for item in fields(self)]
+        return Wanted(**{name: getattr(self, name) or getattr(other, name) for name in names})
+
+    def covers(self, other: Wanted) -> bool:
+        """Whether a pass for this gives the other all it wants."""
+        return self | other == self
 
     @property
     def backward(self) -> bool:

@@ -1,0 +1,52 @@
+"""The recipes that ship, one a line or two, and the registry that is open to further ones.
+
+A recipe named after a publication does what that publication does with this library's units:
+where its paper repairs nothing, neither does it. Our repair on top is said where it is used
+(`--refit sequential`, or the name `taylor+sequential` in a comparison).
+"""
+
+from __future__ import annotations
+
+from prunepath.recipes.recipe import Recipe
+from prunepath.registry import Registry
+
+__all__ = ["RECIPES"]
+
+RECIPES: Registry[Recipe] = Registry("recipe", "prunepath.recipes")
+
+for _recipe in (
+    Recipe(
+        name="spp",
+        method="spp",
+        summary="solution path on a model of the loss; the default",
+        paper="Solution Path Pruning, ICLR 2025, arXiv 2501.03289",
+    ),
+    Recipe(
+        name="fisher",
+        method="fisher",
+        summary="diagonal Fisher of the gates, without labels",
+        paper="first stage of Kwon et al., NeurIPS 2022, arXiv 2204.09656",
+        refit="none",
+    ),
+    Recipe(
+        name="taylor",
+        method="taylor",
+        summary="first-order Taylor on the task loss",
+        paper="Molchanov et al., ICLR 2017, arXiv 1611.06440",
+        refit="none",
+    ),
+    Recipe(
+        name="magnitude",
+        method="magnitude",
+        summary="norms of the weights of a unit",
+        paper="Li et al., ICLR 2017, arXiv 1608.08710",
+        refit="none",
+    ),
+    Recipe(
+        name="random",
+        method="random",
+        summary="a random order: what every method has to beat",
+        refit="none",
+    ),
+):
+    RECIPES.register(_recipe.name, _recipe)
