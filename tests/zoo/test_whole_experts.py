@@ -404,19 +404,19 @@ def test_a_search_and_an_extraction_on_files(
     data = tmp_path / "text.txt"
     found = prunepath.search(tmp_path / "dense", output=tmp_path / "path", data=data, **SEARCH)
     assert "expert" in found.structure.kinds
-    for layout, kinds in (
-        ("uniform", ("expert",)),
-        ("per-layer", ("expert", "expert_channel", "ffn_channel")),
-    ):
-        made = prunepath.extract(
-            tmp_path / "path", output=tmp_path / layout, ratio=0.1, layout=layout, kinds=kinds
-        )
-        assert made.verification is not None
-        assert made.verification.difference <= made.verification.allowed
-        assert made.verification.loader == (
-            "transformers" if layout == "uniform" else made.verification.loader
-        )
-        assert made.allocation.reached <= made.allocation.limit
+    made = prunepath.extract(
+        tmp_path / "path",
+        output=tmp_path / "cut",
+        ratio=0.45,
+        kinds=("expert", "expert_channel", "ffn_channel"),
+        multiple=1,
+        floor=1,
+    )
+    assert made.verification is not None  # read back in a fresh process
+    assert made.verification.difference <= made.verification.allowed
+    assert made.allocation.reached <= made.allocation.limit
+    (group,) = found.structure.of_kind("expert")
+    assert 2 <= made.allocation.selection.of(group).sum() < 4
 
 
 def test_taken_apart_again_after_losing_experts() -> None:
