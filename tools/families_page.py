@@ -34,6 +34,12 @@ Every row is tested on random models of its types: gated equals cut within 1e-5,
 parameters equal the saved ones, counted MACs those of torch's counter. On your own model every
 group is proven again before a search starts. Architectures in no table are read by the names of
 their modules, and only what proves exact is cut.
+
+Sub-layers have no column: wherever a row says yes or filled for units whose outputs pass one linear
+map, the attention or the FFN can also go whole (kinds `attention` and `ffn`), with all its weights,
+in every family. Experts behind a router are the exception. Compact attention then runs nothing; of
+attention in the model's own code one head of zeros goes on, or all heads where these are filled or
+refused.
 """
 
 
