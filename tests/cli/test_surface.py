@@ -58,8 +58,8 @@ COMMANDS = {
     | LOADING
     | SHOWN
     | {"PATH", "--output", "-o", "--layout", "--kinds", "--multiple", "--floor"}
-    | {"--sequence-length", "--refit", "--bias", "--model", "--overwrite"}
-    | {"--rule", "--rearrange"}
+    | {"--sequence-length", "--refit", "--bias", "--no-bias", "--model", "--overwrite"}
+    | {"--rule", "--rearrange", "--no-rearrange"}
     | {"--token-share", "--token-decay", "--token-schedule"},
     "inspect": {"MODEL|PATH", "--task", "--sequence-length", "--revision", "--token", "--cache-dir"}
     | {"--trust-remote-code", "--json", "--verbose"},

@@ -13,6 +13,7 @@ from torch import nn
 
 from prunepath.checkpoint.load import load
 from prunepath.checkpoint.save import save_model
+from prunepath.checkpoint.fresh import FreshProcess
 from prunepath.checkpoint.verify import verify_reload
 from prunepath.data.samples import Samples
 from prunepath.structure.cost import cost_of
@@ -128,7 +129,8 @@ def test_a_fresh_process_reads_it_back(name: str, tmp_path: Path) -> None:
     model = cut(dense(name), structure, mixed(structure))
     save_model(model, None, tmp_path)
     samples = Samples(inputs=MODELS[name].inputs(2, TOKENS))
-    found = verify_reload(model, tmp_path, samples, stock=False)
+    with FreshProcess(stock=False) as process:
+        found = verify_reload(model, tmp_path, samples, process)
     assert found.difference <= found.allowed
     assert found.loader == "prunepath"
 

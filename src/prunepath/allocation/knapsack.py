@@ -37,6 +37,8 @@ def default_classes(structure: Structure) -> tuple[str, ...]:
     """
     coarsest: dict[tuple[str, str, int], UnitGroup] = {}
     for group in structure.groups:
+        if group.is_sublayer:  # goes only where `kinds` names it
+            continue
         known = coarsest.get(group.gate.key)
         if group.consumer and (known is None or group.num_units < known.num_units):
             coarsest[group.gate.key] = group
