@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import nn
 
+from prunepath.checkpoint.fresh import FreshProcess
 from prunepath.checkpoint.load import load
 from prunepath.checkpoint.save import save_model
-from prunepath.checkpoint.fresh import FreshProcess
 from prunepath.checkpoint.verify import verify_reload
 from prunepath.data.samples import Samples
 from prunepath.structure.cost import cost_of
