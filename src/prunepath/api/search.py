@@ -107,6 +107,7 @@ def search(
     scorer = chosen(settings)
     objective = objective or scorer.objective()
     require_objective(objective)
+    scorer.require_objective(objective)
     require_counts(
         windows=(windows, 1),
         window=(window, 2),
@@ -225,6 +226,8 @@ def search(
             folder / STATISTICS_FILE, model_fingerprint=weights
         )
         save_calibration(folder / CALIBRATION_FILE, refit=parts.refit, holdout=parts.holdout)
+        for name, companion in ranking.companions.items():
+            companion.save(folder / name)
         for file in sorted(state.glob("outputs-*.safetensors")):
             # Linked, not moved: what an interruption leaves must be complete.
             try:
