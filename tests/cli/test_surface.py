@@ -28,6 +28,7 @@ PUBLIC_NAMES = {
     "inspect",
     "load",
     "register_family",
+    "rescore",
     "search",
 }
 
@@ -51,6 +52,7 @@ COMMANDS = {
     | SHOWN
     | {"MODEL", "--output", "-o", "--task", "--method", "--set", "--objective", "--seed"}
     | {"--moment-windows", "--refit-windows", "--holdout-windows", "--overwrite"},
+    "rescore": {"PATH", "--output", "-o", "--set", "--overwrite", "--json", "--verbose"},
     "extract": BUDGETS
     | LOADING
     | SHOWN

@@ -91,7 +91,7 @@ def search(
     from prunepath.api.discovery import discover_for
     from prunepath.api.supplies import CALIBRATION_FILE, save_calibration
     from prunepath.checkpoint.source import fingerprint, open_model
-    from prunepath.files import atomic_directory, refuse_used, require_space
+    from prunepath.files import atomic_directory, link_or_copy, refuse_used, require_space
     from prunepath.methods.method import METHODS, SearchContext, total_order
     from prunepath.path import Provenance, SolutionPath
     from prunepath.progress import note
@@ -230,10 +230,7 @@ def search(
             companion.save(folder / name)
         for file in sorted(state.glob("outputs-*.safetensors")):
             # Linked, not moved: what an interruption leaves must be complete.
-            try:
-                (folder / file.name).hardlink_to(file)
-            except OSError:  # a file system without links
-                shutil.copyfile(file, folder / file.name)
+            link_or_copy(file, folder / file.name)
     shutil.rmtree(state)
     return path
 

@@ -230,10 +230,11 @@ def masked(model: nn.Module, gate: GateSite, masks_Cw: Tensor, axis: int | None)
             masks = whole.index_copy(1, positions.to(masks.device), masks)
         if count == 1 or axis is None:
             return activation * masks[0]
-        blocks = activation.unflatten(axis, (count, -1))
+        before, after = activation.shape[:axis], activation.shape[axis + 1 :]
+        blocks = activation.reshape(*before, count, -1, *after)
         shape = [1] * (blocks.ndim - 1) + [masks.shape[-1]]
         shape[axis] = count
-        return (blocks * masks.view(shape)).flatten(axis, axis + 1)
+        return (blocks * masks.view(shape)).reshape(activation.shape)
 
     with at_site(model, gate, edit):
         yield
