@@ -28,6 +28,7 @@ _PUBLIC: dict[str, str] = {
     "inspect": "prunepath.api.inspect",
     "load": "prunepath.checkpoint.load",
     "register_family": "prunepath.structure.families",
+    "rescore": "prunepath.api.rescore",
     "search": "prunepath.api.search",
 }
 

@@ -37,7 +37,7 @@ def test_version() -> None:
 def test_methods() -> None:
     lines = [line.split() for line in call("methods").stdout.splitlines() if line.strip()]
     rows = {words[0]: words[1:] for words in lines}
-    assert set(rows) >= {"fisher", "magnitude", "random", "spp", "taylor"}
+    assert set(rows) >= {"fisher", "magnitude", "optin", "random", "spp", "taylor"}
     assert rows["magnitude"][:3] == ["data-free", "nothing", "none"]
     assert rows["spp"][:3] == ["gradients", "samples", "sequential"]
     assert rows["taylor"][:4] == ["gradients", "samples", "with", "labels"]

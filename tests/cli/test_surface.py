@@ -31,6 +31,7 @@ PUBLIC_NAMES = {
     "inspect",
     "load",
     "register_family",
+    "rescore",
     "search",
 }
 
@@ -55,6 +56,7 @@ COMMANDS = {
     | {"MODEL", "--output", "-o", "--task", "--method", "--recipe", "--set"}
     | {"--objective", "--seed"}
     | {"--moment-windows", "--refit-windows", "--holdout-windows", "--overwrite"},
+    "rescore": {"PATH", "--output", "-o", "--set", "--overwrite", "--json", "--verbose"},
     "extract": BUDGETS
     | LOADING
     | SHOWN

@@ -104,6 +104,7 @@ def search(
     scorer = make_method(chosen, config)
     objective = objective or scorer.objective()
     require_objective(objective)
+    scorer.require_objective(objective)
     require_counts(
         windows=(windows, 1),
         window=(window, 2),

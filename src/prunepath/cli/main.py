@@ -1,4 +1,4 @@
-"""The commands: `search`, `extract`, `inspect`, `evaluate`, `curve`, `compare` and `methods`.
+"""The commands: `search`, `rescore`, `extract`, `curve` and those of other files in this folder.
 
 Every command calls the verb of the same name in `prunepath.api` with the same words. What is heavy
 is imported there, so that `prunepath --help` answers at once.
@@ -123,6 +123,27 @@ def search(
             show.print_json(show.search_json(path, output))
         else:
             show.search_text(path, output)
+
+
+@app.command()
+def rescore(
+    path: o.Path_,
+    output: o.Output,
+    set_: o.Set = None,
+    overwrite: o.Overwrite = False,
+    json: o.Json = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Weigh the scores of a finished search anew; the model is not needed."""
+    with session(verbose=verbose):
+        from prunepath.api.rescore import rescore as verb
+        from prunepath.cli import show
+
+        made = verb(path, output=output, config=settings(set_), overwrite=overwrite)
+        if json:
+            show.print_json(show.search_json(made, output))
+        else:
+            show.search_text(made, output)
 
 
 @app.command()
