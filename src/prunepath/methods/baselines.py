@@ -111,9 +111,8 @@ class Random(Method):
 
     def rank(self, context: SearchContext) -> Ranking:
         generator = np.random.default_rng(context.seed)
+        # Sub-layers draw last: the finer units of a model are ranked alike with and without them.
+        groups = sorted(context.structure.groups, key=lambda group: group.is_sublayer)
         return Ranking(
-            damage={
-                group.name: generator.random(group.num_units) + 1e-9
-                for group in context.structure.groups
-            }
+            damage={group.name: generator.random(group.num_units) + 1e-9 for group in groups}
         )
