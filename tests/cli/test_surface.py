@@ -17,6 +17,7 @@ PUBLIC_NAMES = {
     "Budget",
     "Family",
     "Kind",
+    "Merging",
     "Place",
     "PrunepathError",
     "SolutionPath",
