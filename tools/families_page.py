@@ -43,6 +43,9 @@ refused.
 """
 
 
+MERGING = "Towers of images only; see [tokens.md](tokens.md). Others have no patches that merge."
+
+
 def page() -> str:
     """The whole page."""
     kinds = list(KINDS)
@@ -55,7 +58,9 @@ def page() -> str:
         types = ", ".join(family.model_types)
         lines.append(f"| {family.name} | {types} | " + " | ".join(cells) + " |")
         reasons += _reasons(family)
-    return "\n".join([*lines, "", "## What is refused, and why", "", *reasons, ""])
+    lines += ["", "## What is refused, and why", "", *reasons, ""]
+    lines += ["## Whose tokens merge at run time", "", MERGING, "", *_merging(), ""]
+    return "\n".join(lines)
 
 
 def _cell(family: Family, kind: str) -> str:
@@ -71,6 +76,19 @@ def _cell(family: Family, kind: str) -> str:
                 if any(kind in kinds for kinds, _ in place.refuse.values()):
                     words.append("refused")
     return " / ".join(dict.fromkeys(sorted(words, reverse=True))) or "-"
+
+
+def _merging() -> list[str]:
+    found: dict[str, None] = {}
+    for name in sorted(FAMILIES):
+        for stack in FAMILIES[name].stacks:
+            if isinstance(stack.merging, str):
+                if stack.merging:
+                    found[f"- {FAMILIES[name].name}: never; {stack.merging}"] = None
+                continue
+            but = [f"not where `{flag}`: {why}" for flag, why in stack.merging.refuse.items()]
+            found[f"- {FAMILIES[name].name}: " + "; ".join(but or ["yes"])] = None
+    return list(found)
 
 
 def _reasons(family: Family) -> list[str]:

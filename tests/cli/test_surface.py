@@ -18,6 +18,7 @@ PUBLIC_NAMES = {
     "Budget",
     "Family",
     "Kind",
+    "Merging",
     "Place",
     "PrunepathError",
     "Recipe",

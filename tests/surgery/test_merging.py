@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -260,6 +261,20 @@ def test_a_merging_model_is_no_dense_one() -> None:
     with pytest.raises(RequestError, match="merges tokens at run time .*take the model it was"):
         require_unmerged(merging("vit"))
     require_unmerged(dense("vit"))
+
+
+def test_threads_do_not_mix_up_what_merged() -> None:
+    model = merging("vit-classifier")
+    batches = [CASES["vit"].inputs(rows, 0) for rows in (1, 2, 3, 4)] * 3
+
+    def answer(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        with torch.no_grad():
+            return torch.as_tensor(model(**batch).logits)
+
+    expected = [answer(batch) for batch in batches]
+    with ThreadPoolExecutor(4) as pool:
+        for found, wanted in zip(pool.map(answer, batches), expected, strict=True):
+            torch.testing.assert_close(found, wanted)
 
 
 def test_smaller_images_merge_what_they_can() -> None:
