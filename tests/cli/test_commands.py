@@ -36,7 +36,14 @@ def test_version() -> None:
 
 def test_methods() -> None:
     lines = call("methods").stdout.splitlines()
-    assert [line.split()[0] for line in lines] == ["fisher", "magnitude", "random", "spp", "taylor"]
+    assert [line.split()[0] for line in lines] == [
+        "fisher",
+        "magnitude",
+        "optin",
+        "random",
+        "spp",
+        "taylor",
+    ]
     assert "--set dynamics=surrogate" in call("methods", "spp").stdout
     assert call("methods", "random").stdout.startswith("random: a seeded random order")
 

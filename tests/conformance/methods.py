@@ -19,4 +19,6 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "taylor": ("taylor", {}),
     "magnitude": ("magnitude", {}),
     "random": ("random", {}),
+    "optin": ("optin", {}),
+    "optin-mean": ("optin", {"md_norm": "mean", "horizon": 1, "tokens": 16}),
 }

@@ -37,7 +37,7 @@ from prunepath.methods.optin.folding import (
     replaying,
 )
 from prunepath.methods.optin.rows import manifold_distance
-from prunepath.methods.optin.scene import Scene, repeated
+from prunepath.methods.optin.scene import Part, Scene, repeated
 from prunepath.methods.optin.scores import TrajectoryScores
 from prunepath.methods.run_state import RunState
 from prunepath.progress import note, track
@@ -52,6 +52,9 @@ Measured = tuple[FloatArray, FloatArray]
 
 _ALLOWED = {torch.float32: 1e-4, torch.float64: 1e-8}
 _ALLOWED_ROUNDED = 5e-2  # bfloat16 and float16 round every activation
+_FEW = 2**22
+"""Answers up to so many numbers are compared in float64: a divergence of 1e-6 nats is the small
+difference of terms near 1, and few rows do not average the rounding away."""
 _MEASURED_WITH = ("tokens", "samples", "candidates_tokens", "horizon")
 
 
@@ -239,14 +242,20 @@ class _Folder:
             total += weight
             for candidate in range(count):
                 own_answer = block_of(answer, part.answer, candidate)
-                distance = scene.context.task.distance(own_answer, part.answer, part.samples)
-                kd[candidate] += weight * float(distance)
+                kd[candidate] += weight * self._distance(own_answer, part)
         md = np.zeros((count, len(scene.trajectory.sites)))
         for place, own in zip(site.features, rows, strict=True):
             distance = manifold_distance(torch.cat(own, dim=1), scene.teachers[place])
             md[:, place] = distance.double().cpu().numpy()
         # Rounding leaves divergences of nothing a hair below zero.
         return md, np.maximum(kd / total, 0.0) if np.isfinite(kd).all() else kd
+
+    def _distance(self, answer: Tensor, part: Part) -> float:
+        """How far an answer is from the dense one, mean per loss row."""
+        dense = part.answer
+        if answer.numel() <= _FEW:
+            answer, dense = answer.double(), dense.double()
+        return float(self._scene.context.task.distance(answer, dense, part.samples))
 
     def _masked_run(
         self,
