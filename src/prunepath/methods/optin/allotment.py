@@ -21,10 +21,12 @@ from torch import Tensor
 from prunepath.methods.method import FloatArray
 from prunepath.structure.units import Structure
 
-__all__ = ["Allotment", "Pilot"]
+__all__ = ["Allotment", "Pilot", "alike"]
 
 _WATCHED = 16
 """Units of every place that the pilot is kept of, sample by sample."""
+_ALIKE = 3.0
+"""Samples run together whose W differ by less than this factor: probes go by its root."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +74,11 @@ class Pilot:
         if not seen.any():
             return np.ones((len(squares), squares.shape[-1]))
         shares = squares[:, seen] / total[:, seen]
-        return np.asarray(shares.square().mean(1).numpy(), dtype=np.float64)
+        found = np.asarray(shares.square().mean(1).numpy(), dtype=np.float64)
+        # Half of it as if samples and features had nothing to do with each other: sums over either
+        # are less noisy than what one probe says of both.
+        apart = found.sum(1, keepdims=True) * found.sum(0, keepdims=True) / found.sum()
+        return np.asarray((found + apart) / 2)
 
 
 @dataclass(frozen=True)
@@ -128,3 +134,23 @@ class Allotment:
         return cls(
             tuple(tuple(int(n) for n in row) for row in counts), float((price * counts).sum())
         )
+
+
+def alike(importance: FloatArray, size: int) -> list[list[int]]:
+    """Samples put together by how much they count.
+
+    Args:
+        importance: W of every sample, (B,).
+        size: most samples of one chunk.
+
+    Returns:
+        Chunks of samples, those that count most first; ascending in each.
+    """
+    chunks: list[list[int]] = []
+    largest = 0.0
+    for sample in np.argsort(-importance, kind="stable"):
+        if not chunks or len(chunks[-1]) == size or largest > _ALIKE * importance[sample]:
+            chunks.append([])
+            largest = float(importance[sample])
+        chunks[-1].append(int(sample))
+    return [sorted(chunk) for chunk in chunks]

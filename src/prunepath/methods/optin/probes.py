@@ -19,6 +19,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from prunepath.errors import NumericsError
 from prunepath.methods.optin.features import reading
 from prunepath.methods.optin.folding import gate_axis
 from prunepath.methods.optin.rows import Teacher
@@ -68,6 +69,9 @@ class Prober:
 
     Args:
         scene: samples, features and rows.
+
+    Raises:
+        NumericsError: a feature of the dense model is not finite.
     """
 
     def __init__(self, scene: Scene) -> None:
@@ -81,6 +85,12 @@ class Prober:
             else gate_axis(model, scene.once, scene.twice, here[0].gate)
             for here in self._sites
         ]
+        for site, teacher in zip(scene.trajectory.sites, scene.teachers, strict=True):
+            if not torch.isfinite(teacher.rows).all():
+                raise NumericsError(
+                    f"the feature '{site.name}' of the dense model is not finite; check its "
+                    "weights, or load it in float32 or bfloat16 instead of float16"
+                )
         self._roots = [root_of(teacher) for teacher in scene.teachers]
         first = [min(scene.trajectory.first[group.name] for group in here) for here in self._sites]
         self.costs = tuple(
