@@ -8,7 +8,7 @@ allocated.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from functools import partial
@@ -18,24 +18,20 @@ import torch
 from torch import Tensor, nn
 
 from prunepath.data.samples import Samples
+from prunepath.statistics.gate_gradients import reading_gates
 from prunepath.statistics.sums import Statistics
-from prunepath.structure.gates import at_site, gate_gradient
 from prunepath.structure.matrices import own_inputs
 from prunepath.structure.units import Structure, UnitGroup
 
 __all__ = [
     "BLOCK_LIMIT",
     "Recorder",
-    "Take",
     "Wanted",
     "checkpointed_layers",
     "estimate_bytes",
     "reading_gates",
     "recording",
 ]
-
-Take = Callable[[UnitGroup, Tensor], None]
-"""What is done with the gate gradients (..., units) of a group."""
 
 BLOCK_LIMIT = 512
 """Groups with more units than this get no full block of gate gradients."""
@@ -173,24 +169,6 @@ def recording(
 
 
 @contextmanager
-def reading_gates(model: nn.Module, groups: Iterable[UnitGroup], take: Take) -> Iterator[None]:
-    """Hooks that hand over the gradients of gates at 1 on every backward pass inside the block.
-
-    Args:
-        model: the dense model, frozen.
-        groups: whose gates.
-        take: told of every group and its gradients: one row for each position of the activation.
-    """
-    sites: dict[tuple[str, str, int], list[UnitGroup]] = {}
-    for group in groups:
-        sites.setdefault(group.gate.key, []).append(group)
-    with ExitStack() as stack:
-        for same in sites.values():
-            stack.enter_context(at_site(model, same[0].gate, _GradientReader(same, take).read))
-        yield
-
-
-@contextmanager
 def checkpointed_layers(model: nn.Module, structure: Structure) -> Iterator[None]:
     """Layers that store their input and nothing else between forward and backward."""
     from torch.utils.checkpoint import checkpoint
@@ -225,44 +203,6 @@ def _needs_gradient(value: Any) -> bool:
     if isinstance(value, Tensor):
         return value.requires_grad
     return isinstance(value, list | tuple) and any(_needs_gradient(item) for item in value)
-
-
-class _GradientReader:
-    """Reads gate gradients of all groups that share one site."""
-
-    def __init__(self, groups: list[UnitGroup], take: Take) -> None:
-        self._take = take
-        gate = groups[0].gate
-        layout, positions = gate.layout, gate.positions
-        self._where = None if positions is None else torch.from_numpy(positions)
-        self._sizes = layout.sizes
-        self._side = gate.side
-        self._groups = [
-            (
-                group,
-                [dim - len(layout.names) for dim, name in enumerate(layout.names)
-                 if name not in group.unit.names],
-            )
-            for group in groups
-        ]  # fmt: skip
-
-    def read(self, activation: Tensor) -> Tensor:
-        if not torch.is_grad_enabled():  # the run that only stores layer inputs
-            return activation
-        if not activation.requires_grad:
-            activation = activation.detach().requires_grad_()
-        value = activation.detach()
-        _on_gradient(activation, lambda gradient: self._add(value, gradient))
-        return activation
-
-    def _add(self, activation: Tensor, gradient: Tensor) -> None:
-        contribution = gate_gradient(activation, gradient, self._side).float()
-        if self._where is not None:
-            contribution = contribution.index_select(-1, self._where.to(contribution.device))
-        contribution = contribution.reshape(*contribution.shape[:-1], *self._sizes)
-        for group, others in self._groups:  # a unit's gradient sums over the factors it lacks
-            units = contribution.sum(others) if others else contribution
-            self._take(group, units.reshape(*activation.shape[:-1], group.num_units))
 
 
 def _on_gradient(tensor: Tensor, act: Callable[[Tensor], None]) -> None:

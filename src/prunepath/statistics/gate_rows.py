@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from prunepath.errors import NumericsError
 from prunepath.progress import Progress, track
-from prunepath.statistics.collect import checkpointed_layers, reading_gates
+from prunepath.statistics.collect import checkpointed_layers
+from prunepath.statistics.gate_gradients import reading_gates
 from prunepath.statistics.run import draw_backward
 from prunepath.structure.gates import frozen
 from prunepath.structure.units import Structure, UnitGroup

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from prunepath.methods.optin.tape import Call, CallTape
-from prunepath.structure.gates import at_site
+from prunepath.structure.gates import at_site, scaled
 from prunepath.structure.units import GateSite
 
 __all__ = ["Prefix", "block_of", "gate_axis", "masked", "prefix_of", "recorded", "replaying"]
@@ -212,7 +212,7 @@ def _mapped(value: Any, act: Callable[[Tensor], Tensor]) -> Any:
 
 @contextmanager
 def masked(model: nn.Module, gate: GateSite, masks_Cw: Tensor, axis: int | None) -> Iterator[None]:
-    """Multiply the activation at a gate by masks, one per block of samples.
+    """Close gates at a site by masks, one per block of samples.
 
     Args:
         model: the model.
@@ -229,12 +229,12 @@ def masked(model: nn.Module, gate: GateSite, masks_Cw: Tensor, axis: int | None)
             whole = masks.new_ones(count, activation.shape[-1])
             masks = whole.index_copy(1, positions.to(masks.device), masks)
         if count == 1 or axis is None:
-            return activation * masks[0]
+            return scaled(activation, masks[0], gate.side)
         before, after = activation.shape[:axis], activation.shape[axis + 1 :]
         blocks = activation.reshape(*before, count, -1, *after)
         shape = [1] * (blocks.ndim - 1) + [masks.shape[-1]]
         shape[axis] = count
-        return (blocks * masks.view(shape)).reshape(activation.shape)
+        return scaled(blocks, masks.view(shape), gate.side).reshape(activation.shape)
 
     with at_site(model, gate, edit):
         yield
