@@ -35,7 +35,10 @@ class OptinConfig(MethodConfig):
         default=32, metadata={"help": "calibration samples that are scored, as many as there are"}
     )
     candidates_tokens: int = field(
-        default=32768, metadata={"help": "rows of one forward pass that removals are folded into"}
+        default=0,
+        metadata={
+            "help": "rows of one pass that removals are folded into; 0: 32768, on a CPU 4096"
+        },
     )
     lambda_kd: float = field(
         default=0.1,
@@ -64,9 +67,13 @@ class OptinConfig(MethodConfig):
                 f"tokens is {self.tokens}; rows are compared with each other, so give at least 2, "
                 "or 0 for all of them"
             )
-        for name in ("samples", "candidates_tokens"):
-            if getattr(self, name) < 1:
-                raise RequestError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.samples < 1:
+            raise RequestError(f"samples is {self.samples}; it must be at least 1")
+        if self.candidates_tokens < 0:
+            raise RequestError(
+                f"candidates_tokens is {self.candidates_tokens}; give a number of rows, or 0 for "
+                "what suits the device"
+            )
         if not 0 <= self.lambda_kd < float("inf"):
             raise RequestError(
                 f"lambda_kd is {self.lambda_kd}; it is a weight, so give 0 or more (0.1 lets the "
