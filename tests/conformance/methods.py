@@ -19,6 +19,10 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "taylor": ("taylor", {}),
     "magnitude": ("magnitude", {}),
     "random": ("random", {}),
-    "optin": ("optin", {}),
-    "optin-mean": ("optin", {"md_norm": "mean", "horizon": 1, "tokens": 16}),
+    "optin": ("optin", {"probes": 4}),
+    "optin-exact": ("optin", {"mode": "exact"}),
+    "optin-mean": (
+        "optin",
+        {"mode": "gn", "probes": 2, "md_norm": "mean", "horizon": 1, "tokens": 16},
+    ),
 }

@@ -9,7 +9,7 @@ Shapes: N samples, B samples of a batch.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +67,17 @@ class Samples:
             )
         description = f"{self.description}, {start} to {stop - 1} of those"
         return self._slice(start, stop, description, fingerprint="")
+
+    def chosen(self, indices: Sequence[int]) -> Self:
+        """The samples of these indices, in that order."""
+        name = f"{self.fingerprint}[{','.join(map(str, indices))}]"
+        return replace(
+            self,
+            inputs={key: value[list(indices)] for key, value in self.inputs.items()},
+            labels=None if self.labels is None else self.labels[list(indices)],
+            references=tuple(self.references[i] for i in indices) if self.references else (),
+            fingerprint=name,
+        )
 
     def _slice(self, start: int, stop: int, description: str, fingerprint: str) -> Self:
         return replace(

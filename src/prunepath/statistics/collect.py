@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from prunepath.data.samples import Samples
+from prunepath.statistics.gate_gradients import GateGradients, groups_by_site
 from prunepath.statistics.sums import Statistics
 from prunepath.structure.gates import at_site
 from prunepath.structure.matrices import own_inputs
@@ -115,18 +116,15 @@ def recording(
         The recorder, to be told of every batch before it runs.
     """
     recorder = Recorder(sums, wanted, per_sample)
-    sites: dict[tuple[str, str, int], list[UnitGroup]] = {}
-    for group in structure.groups:
-        sites.setdefault(group.gate.key, []).append(group)
     consumers = dict.fromkeys(group.consumer for group in structure.groups if group.consumer)
     with ExitStack() as stack:
         if wanted.backward:
             stack.enter_context(_checkpointed_layers(model, structure))
         if wanted.gradients:
-            for groups in sites.values():
-                stack.enter_context(
-                    at_site(model, groups[0].gate, _GradientReader(groups, recorder).read)
-                )
+            add = _GradientSums(recorder).add
+            for groups in groups_by_site(structure.groups):
+                reader = GateGradients(groups, add)
+                stack.enter_context(at_site(model, groups[0].gate, reader.read))
         for name in consumers:
             module = model.get_submodule(name)
             if wanted.moments:
@@ -175,52 +173,23 @@ def _needs_gradient(value: Any) -> bool:
     return isinstance(value, list | tuple) and any(_needs_gradient(item) for item in value)
 
 
-class _GradientReader:
-    """Reads gate gradients of all groups that share one site."""
+class _GradientSums:
+    """Adds the gate gradients of a batch to the sums."""
 
-    def __init__(self, groups: list[UnitGroup], recorder: Recorder) -> None:
+    def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
-        gate = groups[0].gate
-        layout, positions = gate.layout, gate.positions
-        self._where = None if positions is None else torch.from_numpy(positions)
-        self._sizes = layout.sizes
-        self._groups = [
-            (
-                group,
-                [dim - len(layout.names) for dim, name in enumerate(layout.names)
-                 if name not in group.unit.names],
-            )
-            for group in groups
-        ]  # fmt: skip
 
-    def read(self, activation: Tensor) -> Tensor:
-        if not torch.is_grad_enabled():  # the run that only stores layer inputs
-            return activation
-        if not activation.requires_grad:
-            activation = activation.detach().requires_grad_()
-        value = activation.detach()
-        _on_gradient(activation, lambda gradient: self._add(value, gradient))
-        return activation
-
-    def _add(self, activation: Tensor, gradient: Tensor) -> None:
-        contribution = (activation * gradient).float()
-        if self._where is not None:
-            contribution = contribution.index_select(-1, self._where.to(contribution.device))
-        contribution = contribution.reshape(*contribution.shape[:-1], *self._sizes)
+    def add(self, group: UnitGroup, units: Tensor) -> None:
+        """Gate gradients of one group, (B, T, units)."""
         sums = self._recorder.sums
-        for group, others in self._groups:  # a unit's gradient sums over the factors it lacks
-            units = contribution.sum(others) if others else contribution
-            units = units.reshape(*activation.shape[:-1], group.num_units)  # (B, T, units)
-            terms = self._recorder.terms(units)
-            sums.add_("fisher", group.name, terms.square().sum(0))
-            sums.add_("gradient", group.name, terms.sum(0))
-            # The gradient of a gate that all tokens of a window share.
-            whole = units.sum(1) if units.ndim > 2 else units
-            sums.add_(
-                "gradient_windows", group.name, whole.reshape(-1, group.num_units).abs().sum(0)
-            )
-            if group.num_units <= BLOCK_LIMIT:
-                sums.add_moment_("fisher_blocks", group.name, terms)
+        terms = self._recorder.terms(units)
+        sums.add_("fisher", group.name, terms.square().sum(0))
+        sums.add_("gradient", group.name, terms.sum(0))
+        # The gradient of a gate that all tokens of a window share.
+        whole = units.sum(1) if units.ndim > 2 else units
+        sums.add_("gradient_windows", group.name, whole.reshape(-1, group.num_units).abs().sum(0))
+        if group.num_units <= BLOCK_LIMIT:
+            sums.add_moment_("fisher_blocks", group.name, terms)
 
 
 def _on_gradient(tensor: Tensor, act: Callable[[Tensor], None]) -> None:

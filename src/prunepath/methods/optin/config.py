@@ -13,7 +13,7 @@ AFTER_SCORING = ("lambda_kd", "md_norm", "horizon", "legacy")
 """Settings that say how stored scores become damages; all others decide what is measured."""
 
 _CHOICES = {
-    "mode": ("exact",),
+    "mode": ("hybrid", "gn", "exact"),
     "md_norm": ("sum", "mean"),
     "legacy": ("none", "language", "vision"),
 }
@@ -27,12 +27,27 @@ class OptinConfig(MethodConfig):
         RequestError: a value that is unknown or out of range.
     """
 
-    mode: str = field(default="exact", metadata={"help": "exact (every unit removed once)"})
+    mode: str = field(
+        default="hybrid",
+        metadata={
+            "help": "exact (every unit removed once), gn (estimated from random probes), or hybrid "
+            "(estimated; heads, and channels where the cut will be, removed once)"
+        },
+    )
     tokens: int = field(
         default=768, metadata={"help": "rows of every feature that are compared; 0: all"}
     )
     samples: int = field(
         default=32, metadata={"help": "calibration samples that are scored, as many as there are"}
+    )
+    probes: int = field(
+        default=24, metadata={"help": "backward passes through the model the estimates may take"}
+    )
+    cut: float = field(
+        default=0.6, metadata={"help": "share of MACs kept where hybrid looks closely"}
+    )
+    exact_share: float = field(
+        default=0.005, metadata={"help": "share of the units nearest to that cut hybrid removes"}
     )
     candidates_tokens: int = field(
         default=0,
@@ -67,12 +82,23 @@ class OptinConfig(MethodConfig):
                 f"tokens is {self.tokens}; rows are compared with each other, so give at least 2, "
                 "or 0 for all of them"
             )
-        if self.samples < 1:
-            raise RequestError(f"samples is {self.samples}; it must be at least 1")
+        for name in ("samples", "probes"):
+            if getattr(self, name) < 1:
+                raise RequestError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.candidates_tokens < 0:
             raise RequestError(
                 f"candidates_tokens is {self.candidates_tokens}; give a number of rows, or 0 for "
                 "what suits the device"
+            )
+        if not 0 < self.cut < 1:
+            raise RequestError(
+                f"cut is {self.cut}; it is the share of MACs that is kept, so give a number "
+                "between 0 and 1, like 0.6"
+            )
+        if not 0 <= self.exact_share <= 1:
+            raise RequestError(
+                f"exact_share is {self.exact_share}; it is a share of all units, so give a number "
+                "from 0 to 1 (0.005 removes one of two hundred)"
             )
         if not 0 <= self.lambda_kd < float("inf"):
             raise RequestError(

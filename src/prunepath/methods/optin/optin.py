@@ -14,12 +14,16 @@ from prunepath.errors import PathFileError
 from prunepath.methods.method import Method, Ranking, SearchContext
 from prunepath.methods.optin.config import AFTER_SCORING, OptinConfig
 from prunepath.methods.optin.exact import exact_scores
+from prunepath.methods.optin.gauss_newton import gauss_newton_scores
+from prunepath.methods.optin.hybrid import hybrid_scores
 from prunepath.methods.optin.scene import Scene
 from prunepath.methods.optin.scores import SCORES_FILE, TrajectoryScores
 from prunepath.structure.gates import frozen
 from prunepath.structure.units import Structure
 
 __all__ = ["Optin", "OptinConfig"]
+
+_MODES = {"exact": exact_scores, "gn": gauss_newton_scores, "hybrid": hybrid_scores}
 
 
 class Optin(Method):
@@ -33,7 +37,7 @@ class Optin(Method):
 
     def rank(self, context: SearchContext) -> Ranking:
         with frozen(context.model):
-            scores = exact_scores(Scene.of(context, self.config))
+            scores = _MODES[self.config.mode](Scene.of(context, self.config))
         return self._ranking(scores, context.structure)
 
     def rerank(self, structure: Structure, folder: Path, extra: Mapping[str, Any]) -> Ranking:

@@ -103,11 +103,18 @@ class TokenRows:
 
     def part(self, start: int, stop: int) -> TokenRows:
         """The rows of samples start to stop - 1 alone, counted from their first."""
+        return self.of(range(start, stop))
+
+    def of(self, samples: Sequence[int]) -> TokenRows:
+        """The rows of some samples alone, as they lie when those run in this order."""
+        place = torch.full((self.samples,), -1, dtype=torch.int64)
+        place[list(samples)] = torch.arange(len(samples))
         positions = []
         for where, length in zip(self.positions, self.lengths, strict=True):
-            inside = (where >= start * length) & (where < stop * length)
-            positions.append(where[inside] - start * length)
-        return replace(self, positions=tuple(positions), samples=stop - start)
+            sample = place[where // length]
+            inside = (sample * length + where % length)[sample >= 0]
+            positions.append(inside.sort().values)
+        return replace(self, positions=tuple(positions), samples=len(samples))
 
     def rows(self, index: int, feature: Tensor) -> Tensor:
         """The rows of one feature, (K, d), of length 1; differentiable.
