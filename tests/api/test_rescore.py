@@ -18,13 +18,14 @@ from prunepath.path import SolutionPath
 from tests.api.fixtures import SEARCH
 
 WISH: dict[str, Any] = {"method": "optin", **SEARCH}
+QUICK: dict[str, Any] = {"probes": 4}
 
 
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory: pytest.TempPathFactory, model_folder: Path, text_file: Path) -> Path:
     """What `search --method optin` writes; read it, never write into it."""
     folder = tmp_path_factory.mktemp("optin") / "path"
-    prunepath.search(model_folder, output=folder, data=text_file, **WISH)
+    prunepath.search(model_folder, output=folder, data=text_file, config=QUICK, **WISH)
     return folder
 
 
@@ -37,19 +38,25 @@ def test_the_scores_lie_beside_the_path(scored: Path) -> None:
     assert {"path.safetensors", "scores.safetensors", "statistics.safetensors"} <= names
     path = SolutionPath.from_pretrained(scored)
     assert path.provenance.objective == "kl"
-    assert path.provenance.method_config["mode"] == "exact"
+    assert path.provenance.method_config["mode"] == "hybrid"
     assert not list(scored.parent.glob(".*"))
 
 
+@pytest.mark.parametrize("mode", ["exact", "gn"])
 def test_rescoring_is_searching_again(
-    scored: Path, model_folder: Path, text_file: Path, tmp_path: Path
+    mode: str, model_folder: Path, text_file: Path, tmp_path: Path
 ) -> None:
+    """Where which units are measured does not depend on the weights, as in hybrid."""
+
+    def searched(name: str, **config: Any) -> SolutionPath:
+        return prunepath.search(
+            model_folder, output=tmp_path / name, data=text_file, config=config, **WISH
+        )
+
     changes = {"md_norm": "mean", "lambda_kd": 0.01}
-    made = prunepath.rescore(scored, output=tmp_path / "mean", config=changes)
-    fresh = prunepath.search(
-        model_folder, output=tmp_path / "fresh", data=text_file, config=changes, **WISH
-    )
-    before = SolutionPath.from_pretrained(scored)
+    before = searched("before", mode=mode, probes=4)
+    made = prunepath.rescore(before, output=tmp_path / "mean", config=changes)
+    fresh = searched("fresh", mode=mode, probes=4, **changes)
     assert any(not np.array_equal(v, orders(before)[k]) for k, v in orders(made).items())
     for key, values in orders(made).items():
         np.testing.assert_array_equal(values, orders(fresh)[key])
@@ -58,7 +65,7 @@ def test_rescoring_is_searching_again(
     again = SolutionPath.from_pretrained(tmp_path / "mean")
     assert again.provenance == made.provenance
     assert {file.name for file in (tmp_path / "mean").iterdir()} == {
-        file.name for file in scored.iterdir()
+        file.name for file in (tmp_path / "before").iterdir()
     }
 
 
@@ -108,7 +115,7 @@ def test_scores_of_another_search_are_refused(
     scored: Path, model_folder: Path, text_file: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "other"
-    prunepath.search(model_folder, output=other, data=text_file, config={"tokens": 9}, **WISH)
+    prunepath.search(model_folder, output=other, data=text_file, config={"tokens": 9, **QUICK}, **WISH)
     shutil.copyfile(scored / "scores.safetensors", other / "scores.safetensors")
     with pytest.raises(PathFileError, match="belong to another search than the path beside them"):
         prunepath.rescore(other, output=tmp_path / "new")

@@ -162,7 +162,7 @@ def test_a_horizon_that_was_not_recorded_is_refused() -> None:
         ({"legacy": "vit"}, "unknown legacy 'vit' .* use none or language or vision"),
         ({"tokens": 1}, "tokens is 1; rows are compared with each other"),
         ({"samples": 0}, "samples is 0; it must be at least 1"),
-        ({"candidates_tokens": -2}, "candidates_tokens is -2; it must be at least 1"),
+        ({"candidates_tokens": -2}, "candidates_tokens is -2; give a number of rows"),
         ({"lambda_kd": -0.1}, "lambda_kd is -0.1; it is a weight"),
         ({"horizon": -1}, "horizon is -1; give a number of features"),
         ({"legacy": "vision", "md_norm": "mean"}, "leave md_norm at 'sum'"),

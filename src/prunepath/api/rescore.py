@@ -25,8 +25,9 @@ def rescore(
 ) -> SolutionPath:
     """Order a model's units anew from the scores that a search stored beside its path.
 
-    The result is what a search with these settings would have found, in seconds. Everything an
-    extraction needs comes along, linked where the disk can do that.
+    The result is what a search with these settings would have found, in seconds; only which units
+    a hybrid search measured beside its estimates stays as it was. Everything an extraction needs
+    comes along, linked where the disk can do that.
 
     Args:
         path: a solution path or its folder, from a method that keeps its scores (`optin`).

@@ -50,7 +50,10 @@ class OptinConfig(MethodConfig):
         default=0.005, metadata={"help": "share of the units nearest to that cut hybrid removes"}
     )
     candidates_tokens: int = field(
-        default=32768, metadata={"help": "rows of one forward pass that removals are folded into"}
+        default=0,
+        metadata={
+            "help": "rows of one pass that removals are folded into; 0: 32768, on a CPU 4096"
+        },
     )
     lambda_kd: float = field(
         default=0.1,
@@ -79,9 +82,14 @@ class OptinConfig(MethodConfig):
                 f"tokens is {self.tokens}; rows are compared with each other, so give at least 2, "
                 "or 0 for all of them"
             )
-        for name in ("samples", "probes", "candidates_tokens"):
+        for name in ("samples", "probes"):
             if getattr(self, name) < 1:
                 raise RequestError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.candidates_tokens < 0:
+            raise RequestError(
+                f"candidates_tokens is {self.candidates_tokens}; give a number of rows, or 0 for "
+                "what suits the device"
+            )
         if not 0 < self.cut < 1:
             raise RequestError(
                 f"cut is {self.cut}; it is the share of MACs that is kept, so give a number "

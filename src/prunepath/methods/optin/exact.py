@@ -55,7 +55,7 @@ _ALLOWED_ROUNDED = 5e-2  # bfloat16 and float16 round every activation
 _FEW = 2**22
 """Answers up to so many numbers are compared in float64: a divergence of 1e-6 nats is the small
 difference of terms near 1, and few rows do not average the rounding away."""
-_MEASURED_WITH = ("tokens", "samples", "candidates_tokens", "horizon")
+_MEASURED_WITH = ("tokens", "samples", "horizon")
 
 
 def exact_scores(scene: Scene) -> TrajectoryScores:
@@ -95,6 +95,7 @@ def measure(scene: Scene, wanted: Mapping[str, Units], name: str) -> dict[str, M
     context, config = scene.context, scene.config
     settings = {key: getattr(config, key) for key in _MEASURED_WITH}
     asked = {group: np.asarray(units).tolist() for group, units in wanted.items()}
+    settings["rows_at_once"] = scene.rows_at_once
     store = RunState(context, name, {**settings, "wanted": asked})
     done = _load(store)
     layers: dict[str, list[UnitGroup]] = {}
