@@ -83,7 +83,7 @@ def test_back_again_is_where_it_began(scored: Path, tmp_path: Path) -> None:
 def test_extractions_find_all_they_need(scored: Path, tmp_path: Path) -> None:
     prunepath.rescore(scored, output=tmp_path / "path", config={"md_norm": "mean"})
     for folder in (scored, tmp_path / "path"):
-        made = prunepath.extract(folder, macs="80%", multiple=1, floor=1)
+        made = prunepath.extract(folder, macs="80%", multiple=1, floor=1, refit="sequential")
         assert made.allocation.reached <= made.allocation.limit
         assert made.refit["kind"] == "sequential"
 
@@ -115,7 +115,9 @@ def test_scores_of_another_search_are_refused(
     scored: Path, model_folder: Path, text_file: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "other"
-    prunepath.search(model_folder, output=other, data=text_file, config={"tokens": 9, **QUICK}, **WISH)
+    prunepath.search(
+        model_folder, output=other, data=text_file, config={"tokens": 9, **QUICK}, **WISH
+    )
     shutil.copyfile(scored / "scores.safetensors", other / "scores.safetensors")
     with pytest.raises(PathFileError, match="belong to another search than the path beside them"):
         prunepath.rescore(other, output=tmp_path / "new")

@@ -86,7 +86,9 @@ class TrajectoryScores:
         if config.legacy != "none":
             samples = int(self.facts["samples"])
             return legacy_damage(structure, md, self.kd, config, samples)
-        weight = config.lambda_kd * self._scale(md)
+        weight = config.lambda_kd * self._scale(
+            {group.name: md[group.name] for group in structure.groups if not group.is_sublayer}
+        )
         return {name: values + weight * self.kd[name] for name, values in md.items()}
 
     def _over_features(self, name: str, config: OptinConfig) -> FloatArray:
