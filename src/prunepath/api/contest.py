@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from prunepath.progress import Progress
     from prunepath.recipes import Recipe
     from prunepath.report.comparison import ComparisonRow
+    from prunepath.structure.cost import Cost
 
 __all__ = ["Contest", "read_choices"]
 
@@ -135,17 +136,17 @@ class Contest:
 
     def dense_row(self, seed: int) -> ComparisonRow:
         """The model all others are cut from."""
-        model = self._dense.opened.model
+        from prunepath.structure.cost import cost_of
+        from prunepath.structure.selection import everything
+
+        structure = self._dense.structure
+        # Its structure was read off this very model; reading it again would put experts together.
+        cost = cost_of(structure, everything(structure), self._length)
+        facts: dict[str, Any] = {"recipe": "dense", "ratio": 0.0, "asked_ratio": 0.0, "seed": seed}
         return self._measured(
             _digest(self._request, "dense"),
             lambda request: self._row(
-                "dense",
-                model,
-                recipe="dense",
-                ratio=0.0,
-                asked_ratio=0.0,
-                seed=seed,
-                request=request,
+                "dense", self._dense.opened.model, cost, request=request, **facts
             ),
         )
 
@@ -243,15 +244,18 @@ class Contest:
         seed: int,
         request: str,
     ) -> ComparisonRow:
+        from prunepath.api.evaluate import counted_cost
         from prunepath.evaluation.mode import device_of
         from prunepath.evaluation.peak import peak_memory
 
         with peak_memory(device_of(self._dense.opened.model)) as peak:
             made = shop.make(budget)
         peaks = [value for value in (taken.peak_bytes, peak.num_bytes) if value]
+        cost, _ = counted_cost(made.model, shop.task, self._length)
         return self._row(
             f"{recipe.name} {asked:g}" + (f" seed {seed}" if seed else ""),
             made.model,
+            cost,
             recipe=recipe.name,
             ratio=made.allocation.ratio,
             asked_ratio=asked,
@@ -263,9 +267,8 @@ class Contest:
             peak_bytes=max(peaks, default=None),
         )
 
-    def _row(self, name: str, model: Any, **facts: Any) -> ComparisonRow:
+    def _row(self, name: str, model: Any, cost: Cost | None, **facts: Any) -> ComparisonRow:
         """Measure a model; its costs are read off its own tensors."""
-        from prunepath.api.evaluate import counted_cost
         from prunepath.evaluation.choices import choices_accuracy
         from prunepath.report.comparison import ComparisonRow
 
@@ -282,7 +285,6 @@ class Contest:
             ).accuracy
             for file in self._choices
         }
-        cost, _ = counted_cost(model, opened.task, self._length)
         return ComparisonRow(
             name=name,
             params=sum(parameter.numel() for parameter in model.parameters()),
