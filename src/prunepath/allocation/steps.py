@@ -64,7 +64,8 @@ class Step:
 
     Args:
         removed: (group, unit indices) pairs.
-        density: damage per unit of cost; steps are made in its ascending order.
+        density: damage per unit of cost, or mean damage where the path is ordered by damage;
+            steps are made in its ascending order.
     """
 
     removed: tuple[tuple[UnitGroup, IntArray], ...]
@@ -140,11 +141,13 @@ def _group_steps(path: SolutionPath, group: UnitGroup, options: StepOptions) -> 
     size = max(1, options.multiple // positions)
     floor = -(-options.floor // positions)
     width = group.lane_width
-    cost = metric_value(
-        unit_cost(path.structure, group, options.sequence_length),
-        options.metric if options.metric != "latency" else "macs",
-        options.sequence_length,
-    )
+    cost = 1.0
+    if path.order != "damage":
+        cost = metric_value(
+            unit_cost(path.structure, group, options.sequence_length),
+            options.metric if options.metric != "latency" else "macs",
+            options.sequence_length,
+        )
     damage = path.damage[group.name]
     steps = []
     start, density = 0, -np.inf

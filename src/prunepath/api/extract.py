@@ -87,8 +87,8 @@ def extract(
         floor: smallest width any group keeps.
         sequence_length: tokens that MACs, memory and latency are stated for, by default 512;
             nothing changes with it where samples are of one size, as images are.
-        refit: `"sequential"`, `"moments"` (one-shot) or `"none"`.
-        bias: let `"moments"` add biases.
+        refit: `"sequential"`, `"moments"` (one-shot), `"bias"` (biases alone move) or `"none"`.
+        bias: let `"moments"` move biases, too.
         model: the dense model; by default the one the path names.
         tokenizer, dtype, device, trust_remote_code, hub: how to load it.
         overwrite: replace a folder that is not empty.
@@ -110,7 +110,7 @@ def extract(
 
     if refit not in REFITS:
         raise RequestError(f"unknown refit '{refit}'; use one of {', '.join(REFITS)}")
-    if bias and refit != "moments":
+    if bias and refit not in ("moments", "bias"):
         raise RequestError(f"biases are fitted from moments, and refit is '{refit}'; use 'moments'")
     wish = budget or as_budget(
         params=params, macs=macs, memory=memory, latency=latency, ratio=ratio

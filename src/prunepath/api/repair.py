@@ -14,7 +14,31 @@ if TYPE_CHECKING:
     from prunepath.structure.units import Structure
     from prunepath.tasks.task import Task
 
-__all__ = ["HeldOut", "repair_"]
+__all__ = ["HeldOut", "make_room_for_biases_", "repair_"]
+
+
+def make_room_for_biases_(
+    model: Any, structure: Structure, selection: Selection, *, kind: str, bias: bool
+) -> int:
+    """Give the maps whose biases a refit will move biases of zero, where they have none.
+
+    Args:
+        model: the cut model; changed.
+        structure: the dense model's structure.
+        selection: units kept.
+        kind, bias: see `repair_`.
+
+    Returns:
+        Numbers that were added; no budget counts them.
+    """
+    from prunepath.statistics.repairs import moves_bias
+    from prunepath.surgery.biases import give_biases_
+    from prunepath.surgery.refit import cut_consumers
+
+    if not moves_bias(_repair_words(kind, bias)):
+        return 0
+    cut = cut_consumers(structure, selection, emptied=True)
+    return give_biases_(model, structure, selection, [consumer.name for consumer in cut])
 
 
 def repair_(
@@ -37,18 +61,22 @@ def repair_(
         selection: units kept.
         task: what the model is used for.
         supplies: what lies beside the path.
-        kind: `"sequential"` or `"moments"`.
-        bias: let `"moments"` add biases.
+        kind: `"sequential"`, `"moments"` or `"bias"`.
+        bias: let `"moments"` move biases, too; with either, every map that lost inputs must
+            have one (`make_room_for_biases_`).
 
     Returns:
         What was done, name -> value.
     """
+    from prunepath.statistics.repairs import moves_bias
     from prunepath.structure.matrices import weight_of
     from prunepath.surgery.refit import cut_consumers, refit_from_moments_
     from prunepath.surgery.sequential import refit_sequentially_
     from prunepath.surgery.strength import choose_strength_
 
-    consumers = list(cut_consumers(structure, selection))
+    repair = _repair_words(kind, bias)
+    with_bias = moves_bias(repair)
+    consumers = list(cut_consumers(structure, selection, emptied=with_bias))
     streams = {
         group.consumer: structure.places_by_path[group.place].stack for group in structure.groups
     }
@@ -60,8 +88,8 @@ def repair_(
         f"{name}.weight": model.get_parameter(f"{name}.weight").detach().clone() for name in names
     }
     refit = supplies.refit
-    if kind == "moments" or refit is None:
-        refit_from_moments_(model, weights, consumers, supplies.statistics, bias=bias)
+    if kind != "sequential" or refit is None:
+        refit_from_moments_(model, weights, consumers, supplies.statistics, repair=repair)
     else:
         inputs = refit.to(next(model.parameters()).device)
         compared = [consumer for consumer in consumers if consumer.name in supplies.outputs]
@@ -83,8 +111,8 @@ def repair_(
             additive=structure.additive,
             streams=streams,
         )
-    if bias:  # a bias cannot be blended with none
-        return {"kind": "moments with bias"}
+    if with_bias:  # a bias cannot be blended with none
+        return {"kind": "bias" if kind == "bias" else "moments with bias"}
     held_out = HeldOut(task, dense, supplies.holdout)
     parts = [partial(held_out.losses, model, part) for part in held_out.parts]
     chosen = choose_strength_(model, before, parts)
@@ -94,6 +122,13 @@ def repair_(
         "held-out loss without": float(f"{chosen.without:.5g}"),
         "held-out loss with": float(f"{chosen.taken:.5g}"),
     }
+
+
+def _repair_words(kind: str, bias: bool) -> str:
+    """What a refit moves, in the words of `statistics.repairs`."""
+    if kind in ("bias", "none"):
+        return kind
+    return "linear+bias" if bias else "linear"
 
 
 class HeldOut:

@@ -93,6 +93,7 @@ def search(
     from prunepath.checkpoint.source import fingerprint, open_model
     from prunepath.files import atomic_directory, refuse_used, require_space
     from prunepath.methods.method import METHODS, SearchContext, total_order
+    from prunepath.methods.scope import scored_part
     from prunepath.path import Provenance, SolutionPath
     from prunepath.progress import note
     from prunepath.statistics.collect import Wanted, estimate_bytes
@@ -133,7 +134,7 @@ def search(
         moments=moment_windows,
     )
     weights = fingerprint(opened.model)
-    structure = discover_for(opened.model, opened.task, progress=progress)
+    structure = scored_part(discover_for(opened.model, opened.task, progress=progress), scorer)
     wanted = scorer.wanted()
     request = DataRequest(
         count=plan.windows + plan.holdout,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prunepath.api.repair import repair_
+from prunepath.api.repair import make_room_for_biases_, repair_
 from prunepath.api.stated import LENGTH, stated_for
 from prunepath.api.supplies import Supplies, read_supplies
 from prunepath.errors import RequestError
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["REFITS", "Extraction", "Workshop"]
 
-REFITS = ("sequential", "moments", "none")
+REFITS = ("sequential", "moments", "bias", "none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +153,9 @@ class Workshop:
         supplies = self._load_supplies()
         clock.lap("read statistics")
         model: Any = cut(self.dense, self.path.structure, allocation.selection)
+        added = make_room_for_biases_(
+            model, self.path.structure, allocation.selection, kind=self.refit, bias=self.bias
+        )
         clock.lap("cut")
         stock = is_stock(model)
         loader = "stock transformers" if stock else "prunepath (import prunepath first)"
@@ -173,6 +176,8 @@ class Workshop:
                     kind=self.refit,
                     bias=self.bias,
                 )
+            if added:
+                refit = {**refit, "numbers added": added}
             fuse_experts_(model)
             clock.lap("refit")
             if output is not None and reader is not None:

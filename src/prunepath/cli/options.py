@@ -160,13 +160,13 @@ Refit = Annotated[
     str,
     typer.Option(
         "--refit",
-        help="sequential (best), moments (one-shot) or none.",
+        help="sequential (best), moments (one-shot), bias (biases alone) or none.",
         rich_help_panel=_REFIT,
     ),
 ]
 Bias = Annotated[
     bool,
-    typer.Option("--bias", help="Let --refit moments add biases.", rich_help_panel=_REFIT),
+    typer.Option("--bias", help="Let --refit moments move biases, too.", rich_help_panel=_REFIT),
 ]
 MethodName = Annotated[
     str, typer.Option("--method", help="Search method; `prunepath methods` lists them.")

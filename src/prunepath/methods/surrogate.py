@@ -16,13 +16,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from prunepath.methods.elimination import eliminate, eliminate_with_refit
+from prunepath.methods.elimination import coupling_block, eliminate, eliminate_with_refit
 from prunepath.methods.flow import flow_order
 from prunepath.methods.method import FloatArray, SearchContext
 from prunepath.methods.spp_config import SppConfig
 from prunepath.statistics.sums import Statistics
 from prunepath.structure.axes import BoolArray
-from prunepath.structure.gates import owner_index
 from prunepath.structure.matrices import weight_of
 from prunepath.structure.units import UnitGroup
 
@@ -131,12 +130,9 @@ def curvature_block(group: UnitGroup, statistics: Statistics, weight: Tensor | N
         if group.name in statistics.fisher_blocks:
             return statistics.mean("fisher_blocks", group.name)
         return statistics.mean("fisher", group.name).diag()
-    moment = statistics.mean("moments", group.consumer)
-    gradients = statistics.mean("output_gradients", group.consumer)
-    columns = weight.to(moment.device).double()
-    block = moment * (columns.T @ gradients.to(moment.device) @ columns)
-    if group.num_units == group.gate.layout.size:
-        return block
-    owner = owner_index(group).to(block.device)
-    half = block.new_zeros(group.num_units, len(block)).index_add_(0, owner, block)
-    return block.new_zeros(group.num_units, group.num_units).index_add_(1, owner, half)
+    return coupling_block(
+        weight,
+        statistics.mean("moments", group.consumer),
+        group.gate.layout.owner(group.unit),
+        statistics.mean("output_gradients", group.consumer),
+    )

@@ -235,7 +235,7 @@ def _moment_hook(name: str, recorder: Recorder) -> Any:
             return
         rows = recorder.real(own_inputs(module, args[0]))
         sums.add_moment_("moments", name, rows)
-        sums.add_("inputs", name, rows.float().sum(0))
+        sums.add_("inputs", name, rows.to(torch.promote_types(rows.dtype, torch.float32)).sum(0))
         sums.add_("rows", name, torch.tensor([float(len(rows))], dtype=torch.float64))
 
     return hook

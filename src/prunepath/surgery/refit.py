@@ -7,6 +7,10 @@ is the identity when nothing is removed; a ridge that shrinks to zero would chan
 model. Lambda is relative to the *median* of C's diagonal: a few massive activations can hold
 nearly all of its trace, and a ridge scaled by the mean would then switch the repair off.
 
+Where the bias moves, too, C is centred and b takes up what W' lacks at the mean input. Where it
+alone moves, b <- b + W_R mu_R. The four repairs are those that scores reckon with
+(`statistics/repairs.py`).
+
 Shapes: O outputs, I inputs, S kept inputs, R removed inputs.
 """
 
@@ -20,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from prunepath.statistics.repairs import moment_for, moves_bias, moves_weights
 from prunepath.statistics.solve import factor
 from prunepath.statistics.sums import Statistics
 from prunepath.structure.axes import BoolArray
@@ -43,14 +48,22 @@ class Consumer:
     kept: BoolArray
 
 
-def cut_consumers(structure: Structure, selection: Selection) -> Iterator[Consumer]:
-    """Every consumer that lost some inputs but not all, in the order the model runs them."""
+def cut_consumers(
+    structure: Structure, selection: Selection, *, emptied: bool = False
+) -> Iterator[Consumer]:
+    """Every consumer that lost inputs, in the order the model runs them.
+
+    Args:
+        structure: the dense model's structure.
+        selection: units kept.
+        emptied: those that lost all inputs, too: a bias can still repair them.
+    """
     for place in structure.places:
         groups = structure.groups_by_place[place.path]
         sites = {group.consumer: group.gate.layout for group in groups if group.consumer}
         for name, layout in sites.items():
             kept = kept_positions(layout, groups, selection)
-            if kept.any() and not kept.all():
+            if not kept.all() and (emptied or kept.any()):
                 yield Consumer(name, kept)
 
 
@@ -91,34 +104,34 @@ def refit_from_moments_(
     consumers: list[Consumer],
     statistics: Statistics,
     *,
+    repair: str = "linear",
     ridge: float = 0.3,
-    bias: bool = False,
 ) -> None:
-    """Repair every consumer of a cut model from the dense model's second moments.
+    """Repair every consumer of a cut model from the dense model's moments.
 
     Args:
         model: the cut model; its consumers' weights are replaced.
         dense_weights: consumer -> dense weight (O, I).
         consumers: those that lost inputs.
         statistics: holds `moments`, and `inputs` for the bias.
+        repair: what moves, one of `statistics.repairs.REPAIRS`. With `bias` in it every map needs
+            a bias (`surgery.biases.give_biases_`).
         ridge: see `anchored_repair`.
-        bias: let the removed inputs' mean move into the bias; adds a bias where there is none, so
-            stock classes may refuse the result.
+
+    Raises:
+        RequestError: the repair is none of the four words, or a sum was not formed.
     """
     for consumer in consumers:
         linear: Any = model.get_submodule(consumer.name)
-        moment = statistics.mean("moments", consumer.name)
-        weight = dense_weights[consumer.name]
-        if bias:
-            mean = statistics.mean("inputs", consumer.name)
-            centred = moment - torch.outer(mean, mean)
-            repaired = anchored_repair(weight, centred, consumer.kept, ridge=ridge)
-            stay = torch.from_numpy(np.flatnonzero(consumer.kept))
-            shift = weight.double() @ mean - repaired @ mean[stay]
-            old = linear.bias.detach().double() if linear.bias is not None else 0.0
-            linear.bias = nn.Parameter(
-                (shift + old).to(linear.weight.dtype), requires_grad=linear.weight.requires_grad
-            )
-        else:
+        moment = moment_for(statistics, consumer.name, repair)
+        weight = dense_weights[consumer.name].to(moment)
+        stay = torch.from_numpy(np.flatnonzero(consumer.kept))
+        repaired = weight[:, stay]
+        if moves_weights(repair) and len(stay):
             repaired = anchored_repair(weight, moment, consumer.kept, ridge=ridge)
-        set_weight_(linear, repaired)
+            set_weight_(linear, repaired)
+        if moves_bias(repair):
+            mean = statistics.mean("inputs", consumer.name).to(moment.device)
+            shift = weight @ mean - repaired @ mean[stay]
+            with torch.no_grad():
+                linear.bias.add_(shift.to(linear.bias))
