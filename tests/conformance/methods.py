@@ -19,4 +19,11 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "taylor": ("taylor", {}),
     "magnitude": ("magnitude", {}),
     "random": ("random", {}),
+    "residual": ("residual", {}),
+    "residual-wanda": (
+        "residual",
+        {"repair": "none", "metric": "wanda", "standardise": "relative"},
+    ),
+    "residual-flap": ("residual", {"repair": "bias", "metric": "wifv", "standardise": "zscore"}),
+    "residual-both": ("residual", {"repair": "linear+bias", "rounds": 4}),
 }
