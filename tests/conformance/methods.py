@@ -18,6 +18,10 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "fisher": ("fisher", {}),
     "taylor": ("taylor", {}),
     "magnitude": ("magnitude", {}),
+    "taylor-sum": ("taylor", {"reduction": "sum"}),
+    "gblm": ("gblm", {}),
+    "gblm-fisher": ("gblm", {"form": "fisher"}),
+    "pq": ("pq", {}),
     "random": ("random", {}),
     "residual": ("residual", {}),
     "residual-wanda": (

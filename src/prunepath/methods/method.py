@@ -160,6 +160,8 @@ for _name, _target in {
     "taylor": "prunepath.methods.baselines:Taylor",
     "random": "prunepath.methods.baselines:Random",
     "residual": "prunepath.methods.residual:Residual",
+    "gblm": "prunepath.methods.gblm:Gblm",
+    "pq": "prunepath.methods.pq:Pq",
 }.items():
     METHODS.register(_name, _target)
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from prunepath.data.samples import Samples
 from prunepath.statistics.sums import Statistics
+from prunepath.statistics.weights import reading_weights
 from prunepath.structure.gates import at_site
 from prunepath.structure.matrices import own_inputs
 from prunepath.structure.units import Structure, UnitGroup
@@ -36,16 +37,18 @@ class Wanted:
         gradients: gate gradients: fisher, its small blocks, first-order sums.
         moments: second moments of consumer inputs.
         output_gradients: second moments of consumer output gradients.
+        weights: per-sample weight gradients, reduced to rows and columns (`statistics/weights.py`).
     """
 
     gradients: bool = True
     moments: bool = True
     output_gradients: bool = True
+    weights: bool = False
 
     @property
     def backward(self) -> bool:
         """Whether a backward pass is needed at all."""
-        return self.gradients or self.output_gradients
+        return self.gradients or self.output_gradients or self.weights
 
 
 @dataclass
@@ -79,6 +82,12 @@ class Recorder:
         if self.per_sample and self._samples and len(flat) % self._samples == 0:
             return flat.view(self._samples, -1, flat.shape[-1]).sum(1)
         return flat
+
+    def by_sample(self, rows: Tensor) -> Tensor:
+        """Rows (..., n) as (samples, rows of a sample, n); one sample where they do not divide."""
+        flat = rows.detach().reshape(-1, rows.shape[-1])
+        samples = self._samples if self._samples and len(flat) % self._samples == 0 else 1
+        return flat.view(samples, -1, flat.shape[-1])
 
     def real(self, rows: Tensor) -> Tensor:
         """Rows (N, n) of an activation that are no padding."""
@@ -135,6 +144,8 @@ def recording(
             if wanted.output_gradients:
                 handle = module.register_forward_hook(_output_hook(name, sums))
                 stack.callback(handle.remove)
+        if wanted.weights:
+            stack.enter_context(reading_weights(model, structure, recorder))
         yield recorder
 
 
