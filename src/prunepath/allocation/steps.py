@@ -8,6 +8,8 @@ smaller budget always keeps a subset of what a larger one keeps.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -34,7 +36,8 @@ class StepOptions:
         kinds: unit kinds that may be cut; empty takes the layout's default.
         multiple: widths end as multiples of this many channels or coordinates; 1 turns it off.
         floor: smallest width every group keeps, in channels or coordinates; heads and KV groups
-            keep at least one.
+            keep at least one. Or a part of its own width, `"10%"`: what a global order needs when
+            it would empty some groups (the minimum of arXiv 2209.14624, there of all weights).
         metric: what the steps are weighed by when groups are merged.
         sequence_length: tokens the metric is stated for.
     """
@@ -42,7 +45,7 @@ class StepOptions:
     layout: str = "per-layer"
     kinds: tuple[str, ...] = ()
     multiple: int = 8
-    floor: int = 8
+    floor: int | str = 8
     metric: str = "params"
     sequence_length: int = 512
 
@@ -54,8 +57,33 @@ class StepOptions:
             )
         if self.multiple < 1:
             raise RequestError(f"multiple is {self.multiple}; widths are multiples of 1 or more")
-        if self.floor < 0:
+        if isinstance(self.floor, str) and self.floor.strip().lstrip("-").isdigit():
+            object.__setattr__(self, "floor", int(self.floor))  # as the command line says it
+        if isinstance(self.floor, str):
+            _share(self.floor)
+        elif self.floor < 0:
             raise RequestError(f"floor is {self.floor}; a width cannot be below 0")
+
+    def units_left(self, lane_width: int, positions: int) -> int:
+        """Units that always stay of every lane of a group.
+
+        Args:
+            lane_width: units of a lane in the dense model.
+            positions: channels or coordinates that one unit owns.
+        """
+        if isinstance(self.floor, str):
+            return math.ceil(round(_share(self.floor) * lane_width, 9))
+        return -(-self.floor // positions)
+
+
+def _share(text: str) -> float:
+    """`"10%"` as 0.1."""
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*%\s*", text)
+    if match is None or not 0 <= float(match[1]) <= 100:
+        raise RequestError(
+            f"floor is '{text}'; give a width such as 8, or a part of each group such as 10%"
+        )
+    return float(match[1]) / 100
 
 
 @dataclass(frozen=True)
@@ -139,7 +167,7 @@ def _group_steps(path: SolutionPath, group: UnitGroup, options: StepOptions) -> 
     bundles = np.array(lanes, dtype=np.int64).T  # (lane_width, num_lanes): removed row by row
     positions = positions_per_unit(path.structure, group)
     size = max(1, options.multiple // positions)
-    floor = -(-options.floor // positions)
+    floor = options.units_left(group.lane_width, positions)
     width = group.lane_width
     cost = 1.0
     if path.order != "damage":

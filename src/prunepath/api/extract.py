@@ -60,7 +60,7 @@ def extract(
     layout: str = "per-layer",
     kinds: Sequence[str] = (),
     multiple: int = 8,
-    floor: int = 8,
+    floor: int | str = 8,
     sequence_length: int | None = None,
     refit: str = "sequential",
     bias: bool = False,
@@ -84,7 +84,7 @@ def extract(
         layout: `"per-layer"` (best quality) or `"uniform"` (loads everywhere).
         kinds: unit kinds that may be cut; empty takes the layout's default.
         multiple: widths end as multiples of this.
-        floor: smallest width any group keeps.
+        floor: smallest width any group keeps, or a part of each group's own, `"10%"`.
         sequence_length: tokens that MACs, memory and latency are stated for, by default 512;
             nothing changes with it where samples are of one size, as images are.
         refit: `"sequential"`, `"moments"` (one-shot), `"bias"` (biases alone move) or `"none"`.

@@ -66,7 +66,7 @@ class Workshop:
         layout: str = "per-layer",
         kinds: Sequence[str] = (),
         multiple: int = 8,
-        floor: int = 8,
+        floor: int | str = 8,
         sequence_length: int | None = None,
         refit: str = "sequential",
         bias: bool = False,

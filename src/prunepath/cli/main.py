@@ -135,7 +135,7 @@ def extract(
     layout: o.Layout = "per-layer",
     kinds: o.Kinds = None,
     multiple: o.Multiple = 8,
-    floor: o.Floor = 8,
+    floor: o.Floor = "8",
     sequence_length: o.SequenceLength = None,
     refit: o.Refit = "sequential",
     bias: o.Bias = False,

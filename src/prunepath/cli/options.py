@@ -143,8 +143,12 @@ Multiple = Annotated[
     ),
 ]
 Floor = Annotated[
-    int,
-    typer.Option("--floor", help="Smallest width that any group keeps.", rich_help_panel=_CUT),
+    str,
+    typer.Option(
+        "--floor",
+        help="Smallest width that any group keeps: 8, or 10% of its own.",
+        rich_help_panel=_CUT,
+    ),
 ]
 SequenceLength = Annotated[
     int | None,
