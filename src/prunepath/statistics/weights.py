@@ -66,15 +66,18 @@ def reading_weights(model: nn.Module, structure: Structure, recorder: Recorder) 
 
 
 def _output_hook(name: str, recorder: Recorder) -> Any:
-    def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        if not (output.requires_grad and torch.is_grad_enabled()):
-            return  # the run that only stores layer inputs
+    def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        if not torch.is_grad_enabled():
+            return None  # the run that only stores layer inputs
+        if not output.requires_grad:  # no weight in front of it asks for a gradient
+            output = output.detach().requires_grad_()
         rows = own_inputs(module, args[0]).detach()
         squares = _wide(recorder.real(rows)).square().sum(0)
         recorder.sums.add_("input_squares", name, squares)
         output.register_hook(  # type: ignore[no-untyped-call]
             lambda gradient: _reduce(name, module, rows, gradient, recorder)
         )
+        return output
 
     return hook
 
