@@ -149,6 +149,28 @@ def test_a_unit_scores_the_sum_over_its_weights(kind: str, form: str) -> None:
         assert expected.max() > 0
 
 
+def test_experts_that_are_sent_nothing_score_zero() -> None:
+    from prunepath.surgery.experts import unfuse_experts_
+
+    model = tiny("Mixtral", num_local_experts=8, num_experts_per_tok=1, num_hidden_layers=1)
+    unfuse_experts_(model)
+    structure = discover(model)
+    samples = Samples(inputs={"input_ids": random_tokens(2, 2)})
+    sums, method = Statistics(), Gblm()
+    with frozen(model), recording(model, structure, method.wanted(), sums) as recorder:
+        recorder.begin(samples)
+        logits = CAUSAL_LM.output(model, samples.inputs)
+        logits.backward(slope(logits, samples))
+    context = SearchContext(
+        model=model, structure=structure, statistics=sums, task=CAUSAL_LM, samples=samples
+    )
+    damage = method.rank(context).damage
+    experts = [damage[group.name] for group in structure.of_kind("expert_channel")]
+    assert len(experts) == 8
+    assert sum(not scores.any() for scores in experts) >= 4  # four tokens, one expert each
+    assert any((scores > 0).all() for scores in experts)
+
+
 def test_nothing_is_formed_where_nothing_was_asked() -> None:
     model = model_of("Llama")
     sums = Statistics()

@@ -13,9 +13,10 @@ nothing may move, when the bias may, when the weights may, or both. Published me
 | `linear+bias`, `energy` | tr(W_u (C^-1_uu)^-1 W_u^T) | |
 
 In a column of its own `energy` and `wifv` are the same; in a head, `energy` knows that its columns
-vary together. In several `rounds` a unit is scored with what left before it out, and repaired for,
-so the damages of a group sum up to the error of all that left. All statistics are the dense
-model's; the published Wanda-sp and OSSCAR measure later layers behind earlier cuts.
+vary together. In several `rounds` a unit is scored with what left before it out, and repaired for:
+one unit a round, its damage is what the error of the whole set grows by (and not below the damage
+before it). All statistics are the dense model's; the published Wanda-sp and OSSCAR measure later
+layers behind earlier cuts.
 
 Units in front of no consumer (query-key coordinates) have no output of a linear map to lose; they
 are not scored and stay.

@@ -87,7 +87,7 @@ class Recorder:
         """Rows (..., n) as (samples, rows of a sample, n); one sample where they do not divide."""
         flat = rows.detach().reshape(-1, rows.shape[-1])
         samples = self._samples if self._samples and len(flat) % self._samples == 0 else 1
-        return flat.view(samples, -1, flat.shape[-1])
+        return flat.view(samples, len(flat) // samples, flat.shape[-1])
 
     def real(self, rows: Tensor) -> Tensor:
         """Rows (N, n) of an activation that are no padding."""

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 __all__ = ["linear_maps", "reading_weights", "weight_key"]
 
 
+_TABLES = ("weight_gradients", "weight_fisher")
+
+
 def weight_key(linear: str, side: str) -> str:
     """Key of one reduction: `side` is `"output"` (a sum per row of W) or `"input"` (per column)."""
     return f"{linear}|{side}"
@@ -74,6 +77,9 @@ def _output_hook(name: str, recorder: Recorder) -> Any:
         rows = own_inputs(module, args[0]).detach()
         squares = _wide(recorder.real(rows)).square().sum(0)
         recorder.sums.add_("input_squares", name, squares)
+        for table in _TABLES:  # an expert that is sent nothing gets no gradient, and has sums of 0
+            for side, width in zip(("output", "input"), weight_of(module).shape, strict=True):
+                recorder.sums.add_(table, weight_key(name, side), squares.new_zeros(width))
         output.register_hook(  # type: ignore[no-untyped-call]
             lambda gradient: _reduce(name, module, rows, gradient, recorder)
         )
@@ -93,7 +99,7 @@ def _reduce(
     for sample, slope in zip(rows_BNI, gradients_BNO, strict=True):
         product_OI = slope.T @ sample
         product_OI *= weight_OI
-        for table in ("weight_gradients", "weight_fisher"):
+        for table in _TABLES:
             each = product_OI.abs() if table == "weight_gradients" else product_OI.square_()
             recorder.sums.add_(table, weight_key(name, "output"), each.sum(1))
             recorder.sums.add_(table, weight_key(name, "input"), each.sum(0))
