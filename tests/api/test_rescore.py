@@ -115,7 +115,9 @@ def test_scores_of_another_search_are_refused(
     scored: Path, model_folder: Path, text_file: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "other"
-    prunepath.search(model_folder, output=other, data=text_file, config={"tokens": 9, **QUICK}, **WISH)
+    prunepath.search(
+        model_folder, output=other, data=text_file, config={"tokens": 9, **QUICK}, **WISH
+    )
     shutil.copyfile(scored / "scores.safetensors", other / "scores.safetensors")
     with pytest.raises(PathFileError, match="belong to another search than the path beside them"):
         prunepath.rescore(other, output=tmp_path / "new")
