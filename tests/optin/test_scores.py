@@ -157,7 +157,7 @@ def test_a_horizon_that_was_not_recorded_is_refused() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"mode": "fast"}, "unknown mode 'fast' of the method 'optin'; use exact"),
+        ({"mode": "fast"}, "unknown mode 'fast' of the method 'optin'; use hybrid or gn or exact"),
         ({"md_norm": "max"}, "unknown md_norm 'max' .* use sum or mean"),
         ({"legacy": "vit"}, "unknown legacy 'vit' .* use none or language or vision"),
         ({"tokens": 1}, "tokens is 1; rows are compared with each other"),
