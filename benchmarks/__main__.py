@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import quality, render, search_speed, task_speed, tasks
+from benchmarks import optin_agreement, quality, render, search_speed, task_speed, tasks
 
 BENCHMARKS = {
     "quality": quality.main,
     "search_speed": search_speed.main,
     "tasks": tasks.main,
     "task_speed": task_speed.main,
+    "optin": optin_agreement.main,
     "render": render.main,
 }
 

@@ -34,7 +34,16 @@ Every row is tested on random models of its types: gated equals cut within 1e-5,
 parameters equal the saved ones, counted MACs those of torch's counter. On your own model every
 group is proven again before a search starts. Architectures in no table are read by the names of
 their modules, and only what proves exact is cut.
+
+Sub-layers have no column: wherever a row says yes or filled for units whose outputs pass one linear
+map, the attention or the FFN can also go whole (kinds `attention` and `ffn`), with all its weights,
+in every family. Experts behind a router are the exception. Compact attention then runs nothing; of
+attention in the model's own code one head of zeros goes on, or all heads where these are filled or
+refused.
 """
+
+
+MERGING = "Towers of images only; see [tokens.md](tokens.md). Others have no patches that merge."
 
 
 def page() -> str:
@@ -49,7 +58,9 @@ def page() -> str:
         types = ", ".join(family.model_types)
         lines.append(f"| {family.name} | {types} | " + " | ".join(cells) + " |")
         reasons += _reasons(family)
-    return "\n".join([*lines, "", "## What is refused, and why", "", *reasons, ""])
+    lines += ["", "## What is refused, and why", "", *reasons, ""]
+    lines += ["## Whose tokens merge at run time", "", MERGING, "", *_merging(), ""]
+    return "\n".join(lines)
 
 
 def _cell(family: Family, kind: str) -> str:
@@ -65,6 +76,19 @@ def _cell(family: Family, kind: str) -> str:
                 if any(kind in kinds for kinds, _ in place.refuse.values()):
                     words.append("refused")
     return " / ".join(dict.fromkeys(sorted(words, reverse=True))) or "-"
+
+
+def _merging() -> list[str]:
+    found: dict[str, None] = {}
+    for name in sorted(FAMILIES):
+        for stack in FAMILIES[name].stacks:
+            if isinstance(stack.merging, str):
+                if stack.merging:
+                    found[f"- {FAMILIES[name].name}: never; {stack.merging}"] = None
+                continue
+            but = [f"not where `{flag}`: {why}" for flag, why in stack.merging.refuse.items()]
+            found[f"- {FAMILIES[name].name}: " + "; ".join(but or ["yes"])] = None
+    return list(found)
 
 
 def _reasons(family: Family) -> list[str]:

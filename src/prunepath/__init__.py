@@ -16,6 +16,7 @@ _PUBLIC: dict[str, str] = {
     "Budget": "prunepath.allocation.budget",
     "Family": "prunepath.structure.families",
     "Kind": "prunepath.structure.families",
+    "Merging": "prunepath.structure.families",
     "Place": "prunepath.structure.families",
     "PrunepathError": "prunepath.errors",
     "Recipe": "prunepath.recipes",
@@ -28,6 +29,7 @@ _PUBLIC: dict[str, str] = {
     "inspect": "prunepath.api.inspect",
     "load": "prunepath.checkpoint.load",
     "register_family": "prunepath.structure.families",
+    "rescore": "prunepath.api.rescore",
     "search": "prunepath.api.search",
 }
 

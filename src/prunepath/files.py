@@ -18,7 +18,14 @@ from pathlib import Path
 from prunepath.errors import DiskError
 from prunepath.humanize import format_bytes
 
-__all__ = ["atomic_directory", "atomic_write", "disk_errors", "refuse_used", "require_space"]
+__all__ = [
+    "atomic_directory",
+    "atomic_write",
+    "disk_errors",
+    "link_or_copy",
+    "refuse_used",
+    "require_space",
+]
 
 # What the operating system says -> what it means and what to do about it.
 _ADVICE = {
@@ -141,6 +148,30 @@ def atomic_directory(target: str | os.PathLike[str], *, overwrite: bool = False)
         except BaseException:
             shutil.rmtree(beside, ignore_errors=True)
             raise
+
+
+def link_or_copy(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Make the same file lie at a second place, without a second copy where the disk can do that.
+
+    Args:
+        source: a file, or a link to one.
+        target: where it is to lie as well; nothing may be there yet.
+
+    Example:
+        >>> import tempfile
+        >>> root = tempfile.TemporaryDirectory()
+        >>> one, other = Path(root.name) / "one", Path(root.name) / "other"
+        >>> _ = one.write_text("same")
+        >>> link_or_copy(one, other)
+        >>> other.read_text()
+        'same'
+        >>> root.cleanup()
+    """
+    whole = Path(source).resolve()
+    try:
+        Path(target).hardlink_to(whole)
+    except OSError:  # another disk, or a file system without links
+        shutil.copyfile(whole, target)
 
 
 def require_space(path: str | os.PathLike[str], required_bytes: int) -> None:

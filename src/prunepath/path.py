@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from numpy.typing import NDArray
 from prunepath.errors import PathFileError
 from prunepath.structure.encoding import structure_from_dict, structure_to_dict
 from prunepath.structure.units import Structure, UnitGroup
+
+if TYPE_CHECKING:
+    from prunepath.methods.method import Companion
 
 __all__ = ["FORMAT_VERSION", "PATH_FILE", "Provenance", "SolutionPath"]
 
@@ -86,6 +89,8 @@ class SolutionPath:
         rank: group name -> place in the total order over all groups; 0 matters most, no ties.
         provenance: how it was made.
         folder: where it was read from or written to; statistics for the refit lie there.
+        companions: what its method keeps beside it, file name -> what is written; empty where the
+            path was read.
 
     Example:
         >>> path = SolutionPath.from_pretrained("smollm2-path")  # doctest: +SKIP
@@ -99,6 +104,7 @@ class SolutionPath:
     rank: Mapping[str, NDArray[np.int64]]
     provenance: Provenance
     folder: Path | None = field(default=None, compare=False)
+    companions: Mapping[str, Companion] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         # What the file holds: a path in memory equals the same path read back.
@@ -123,7 +129,11 @@ class SolutionPath:
         return np.argsort(-self.rank[group.name], kind="stable")
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Write `path.safetensors` into a folder, atomically; returns the file."""
+        """Write `path.safetensors` and its companions into a folder, atomically.
+
+        Returns:
+            The file of the path.
+        """
         from safetensors.numpy import save
 
         from prunepath.files import atomic_write
@@ -133,6 +143,8 @@ class SolutionPath:
         header["checksum"] = _checksum(tensors, header)
         target = Path(folder) / PATH_FILE
         blob = save(tensors, metadata={"prunepath": json.dumps(header, sort_keys=True)})
+        for name, companion in self.companions.items():
+            companion.save(target.parent / name)
         with atomic_write(target) as handle:
             handle.write_bytes(blob)
         return target

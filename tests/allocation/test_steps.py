@@ -51,6 +51,8 @@ def test_positions_per_unit() -> None:
         "vo_coordinate": 1,
         "query_head": 16,
         "kv_group": 16,
+        "attention": 32,
+        "ffn": 52,
     }
 
 

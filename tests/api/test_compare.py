@@ -117,7 +117,7 @@ def test_one_pass_serves_all_and_a_second_call_measures_nothing(
 
     passes = count_passes(run, monkeypatch)
     rows = prunepath.compare(model_folder, output=tmp_path / "t", **COMPARE)
-    once = [*["_backward"] * SEARCH["windows"], *["_forward"] * SEARCH["moment_windows"]]
+    once = [*["draw_backward"] * SEARCH["windows"], *["_forward"] * SEARCH["moment_windows"]]
     assert passes == once, "one pass for three recipes"
     assert prunepath.compare(model_folder, output=tmp_path / "t", **COMPARE) == rows
     assert passes == once

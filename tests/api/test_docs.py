@@ -53,7 +53,9 @@ def test_the_family_of_the_guide_works(
         "qk_coordinate": False,
         "vo_coordinate": False,
         "head": True,
+        "attention": False,
         "ffn_channel": True,
+        "ffn": False,
     }
     linears = {"q_proj", "k_proj", "v_proj", "out_proj", "c_fc", "c_proj"}
     left = {item.module.rpartition(".")[2] for item in found.structure.left_alone}

@@ -26,7 +26,7 @@ from prunepath.errors import (
 )
 from tests.api.fixtures import SEARCH, save_tiny
 
-REFITS = ("sequential", "moments", "none")
+REFITS = ("sequential", "moments", "scales", "none")
 IDS = torch.arange(24).view(1, -1) * 37 % 300
 # Loads a folder with transformers alone; a class of ours would not be found.
 STOCK_PROGRAM = """
@@ -140,6 +140,8 @@ def test_what_is_read_back_equals_what_was_made(
     assert (folder / "README.md").read_text().startswith("---\nlibrary_name: transformers")
     assert made.refit["kind"] == refit
     assert ("held-out loss with" in made.refit) == (refit != "none")
+    if refit != "none":
+        assert made.refit["held-out loss with"] <= made.refit["held-out loss without"]
 
 
 def test_per_layer_is_verified_in_a_fresh_process(tmp_path: Path, path_folder: Path) -> None:
@@ -274,7 +276,8 @@ def test_what_the_refusal_names_can_be_asked_for(path_folder: Path) -> None:
         ({"ratio": 0.3, "layout": "even"}, "unknown layout 'even'; use 'uniform'"),
         ({"ratio": 0.3, "refit": "best"}, "unknown refit 'best'; use one of sequential, moments"),
         ({"ratio": 0.3, "bias": True}, "biases are fitted from moments"),
-        ({"ratio": 0.3, "kinds": ["ffn"]}, "unknown unit kind 'ffn'; this path has .*ffn_channel"),
+        ({"ratio": 0.3, "rule": "best"}, "unknown rule 'best'; use 'order' .* or 'knapsack'"),
+        ({"ratio": 0.3, "kinds": ["row"]}, "unknown unit kind 'row'; this path has .*ffn_channel"),
         ({"ratio": 0.3, "multiple": 0}, "multiple is 0; widths are multiples of 1 or more"),
         ({"ratio": 0.3, "floor": -1}, "floor is -1; a width cannot be below 0"),
     ],

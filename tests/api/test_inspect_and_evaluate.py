@@ -13,7 +13,8 @@ from prunepath.errors import DataError, ModelError, PathFileError, RequestError
 from prunepath.evaluation import Speed
 from tests.conformance.families import tiny
 
-KINDS = ["qk_coordinate", "vo_coordinate", "query_head", "kv_group", "ffn_channel"]
+ATTENTION_KINDS = ["qk_coordinate", "vo_coordinate", "query_head", "kv_group", "attention"]
+KINDS = [*ATTENTION_KINDS, "ffn_channel", "ffn"]
 EVALUATE: dict[str, Any] = {"windows": 2, "window": 32}
 
 
@@ -21,10 +22,13 @@ def test_inspect_a_model(model_folder: Path) -> None:
     found = prunepath.inspect(model_folder)
     assert [kind.kind for kind in found.kinds] == KINDS
     assert found.provenance is None
-    channel = found.kinds[-1]
+    channel, ffn = found.kinds[-2:]
     assert (channel.groups, channel.units, channel.widths) == (2, 2 * 56, {56: 2})
     assert (channel.unit.params, channel.unit.macs) == (3 * 48, 3 * 48 * 512)
     assert channel.runs_natively
+    assert (ffn.groups, ffn.units, ffn.widths) == (2, 2, {1: 2})
+    assert ffn.unit.params == 56 * channel.unit.params
+    assert not ffn.runs_natively
     assert not found.kinds[0].runs_natively
     left = {item.module: item.reason for item in found.structure.left_alone}
     assert left["model.embed_tokens"] == "an embedding; the residual width and the vocabulary stay"

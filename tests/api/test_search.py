@@ -123,7 +123,7 @@ def count_passes(run: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         monkeypatch.setattr(run, name, counted)
 
-    watched("_backward")
+    watched("draw_backward")
     watched("_forward")
     return passes
 
@@ -155,7 +155,7 @@ def test_interrupted_while_calibrating_it_goes_on_to_the_same_bytes(
     passes = count_passes(run, monkeypatch)
     search(model_folder, output=target, data=text_file, **SEARCH)
     # Three windows with gradients, then two more for the moments.
-    expected = [*["_backward"] * 3, *["_forward"] * 2]
+    expected = [*["draw_backward"] * 3, *["_forward"] * 2]
     assert passes == expected[index:], "finished windows are not run again"
     assert contents(target) == contents(path_folder)
     assert [item.name for item in tmp_path.iterdir()] == ["path"]

@@ -71,7 +71,7 @@ def test_all_inputs_of_the_refit_lie_beside_the_path(path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_fresh_process")
-@pytest.mark.parametrize("refit", ["sequential", "moments", "none"])
+@pytest.mark.parametrize("refit", ["sequential", "moments", "scales", "none"])
 def test_cut_and_measured(refit: str, tmp_path: Path, path: Path, table: Path) -> None:
     made = prunepath.extract(
         path, output=tmp_path / "small", ratio=0.3, refit=refit, multiple=2, floor=2

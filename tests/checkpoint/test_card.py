@@ -29,9 +29,9 @@ def card(
     kv = 64 if caches else 0
     dense = Cost(params=2000, macs=4000, weight_bytes=8000, kv_bytes_per_token=kv)
     half = Cost(params=1000, macs=2000, weight_bytes=4000, kv_bytes_per_token=kv // 2)
-    options = SimpleNamespace(sequence_length=512, layout="per-layer", multiple=8)
+    options = SimpleNamespace(sequence_length=512, layout="per-layer", multiple=8, rule="order")
     allocation: Any = SimpleNamespace(
-        dense=dense, cost=half, options=options, budget="params=50%", ratio=0.5
+        tokens=None, dense=dense, cost=half, options=options, budget="params=50%", ratio=0.5
     )
     provenance = Provenance(
         method="spp",
@@ -52,6 +52,7 @@ def card(
         provenance,
         loader=loader,
         refit={"kind": "none"},
+        rearranged={},
         difference=1e-7,
         folder_name="small",
         model=model,

@@ -37,7 +37,7 @@ def test_version() -> None:
 def test_methods() -> None:
     lines = [line.split() for line in call("methods").stdout.splitlines() if line.strip()]
     rows = {words[0]: words[1:] for words in lines}
-    assert set(rows) >= {"fisher", "magnitude", "random", "spp", "taylor"}
+    assert set(rows) >= {"fisher", "magnitude", "optin", "random", "spp", "taylor"}
     assert rows["magnitude"][:3] == ["data-free", "nothing", "none"]
     assert rows["spp"][:3] == ["gradients", "samples", "sequential"]
     assert rows["taylor"][:4] == ["gradients", "samples", "with", "labels"]
@@ -101,6 +101,23 @@ def test_extract_uniform_as_json(tmp_path: Path, path_folder: Path) -> None:
     assert found["reached"] <= found["limit"]
     assert found["cost"]["params"] < found["dense"]["params"]
     assert found["refit"] == {"kind": "none"}
+
+
+@pytest.mark.usefixtures("no_fresh_process")
+def test_extract_by_the_other_rule_and_rearranged(tmp_path: Path, path_folder: Path) -> None:
+    wish = ("extract", path_folder, "--macs", "80%", "--rule", "knapsack", "--rearrange")
+    text = call(*wish, "--refit", "scales", "-o", tmp_path / "small").stdout
+    assert "damage kept by the rule knapsack: " in text
+    assert "(by the order " in text
+    assert "rearranged: swaps " in text
+    assert "refit: scales, strength" in text
+    card = (tmp_path / "small" / "README.md").read_text()
+    assert "rule `knapsack`" in card
+    assert "- rearranged: swaps " in card
+    found = as_json(*wish, "--refit", "none", "-o", tmp_path / "same")
+    assert found["rule"] == "knapsack"
+    assert found["damage_kept"]["knapsack"] >= found["damage_kept"]["order"]
+    assert found["rearranged"]["damage after"] <= found["rearranged"]["damage before"]
 
 
 def test_inspect_a_model_and_a_path(model_folder: Path, path_folder: Path) -> None:

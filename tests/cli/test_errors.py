@@ -186,7 +186,7 @@ def test_ctrl_c_says_how_to_go_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(run, "_backward", interrupt)
+        patch.setattr(run, "draw_backward", interrupt)
         words = [*search_of(model_folder, text_file), "-o", tmp_path / "path"]
         result = CliRunner().invoke(app, [str(word) for word in words])
     assert result.exit_code == 2

@@ -5,6 +5,7 @@ A change here is a change of the interface: add a line on purpose, and say so in
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ PUBLIC_NAMES = {
     "Budget",
     "Family",
     "Kind",
+    "Merging",
     "Place",
     "PrunepathError",
     "Recipe",
@@ -30,6 +32,7 @@ PUBLIC_NAMES = {
     "inspect",
     "load",
     "register_family",
+    "rescore",
     "search",
 }
 
@@ -54,11 +57,14 @@ COMMANDS = {
     | {"MODEL", "--output", "-o", "--task", "--method", "--recipe", "--set"}
     | {"--objective", "--seed"}
     | {"--moment-windows", "--refit-windows", "--holdout-windows", "--overwrite"},
+    "rescore": {"PATH", "--output", "-o", "--set", "--overwrite", "--json", "--verbose"},
     "extract": BUDGETS
     | LOADING
     | SHOWN
     | {"PATH", "--output", "-o", "--layout", "--kinds", "--multiple", "--floor"}
-    | {"--sequence-length", "--refit", "--bias", "--model", "--overwrite"},
+    | {"--sequence-length", "--refit", "--bias", "--no-bias", "--model", "--overwrite"}
+    | {"--rule", "--rearrange", "--no-rearrange"}
+    | {"--token-share", "--token-decay", "--token-schedule"},
     "inspect": {"MODEL|PATH", "--task", "--sequence-length", "--revision", "--token", "--cache-dir"}
     | {"--trust-remote-code", "--json", "--verbose"},
     "evaluate": DATA | LOADING | SHOWN | {"MODEL", "--task", "--speed", "--no-speed"},
@@ -116,9 +122,9 @@ def test_flags_are_the_words_of_the_python_arguments(name: str) -> None:
         for each in inspect.signature(verb).parameters
         if each != "hub"
     }
-    flags = {word for word in COMMANDS[name] if word.startswith("--")}
+    flags = {word for word in COMMANDS[name] if re.match("--(?!no-)", word)}
     # The position of MODEL and PATH, what only a terminal has, and what `**hub` stands for.
-    only_flags = SHOWN | {"--set", "--no-speed", "--revision", "--token", "--cache-dir"}
+    only_flags = SHOWN | {"--set", "--revision", "--token", "--cache-dir"}
     only_arguments = {"--path", "--source", "--model", "--config", "--budget", "--progress"}
     assert flags - only_flags - (LOADING | {"--model"}) <= arguments
     assert arguments - only_arguments <= flags

@@ -19,4 +19,10 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "taylor": ("taylor", {}),
     "magnitude": ("magnitude", {}),
     "random": ("random", {}),
+    "optin": ("optin", {"probes": 4}),
+    "optin-exact": ("optin", {"mode": "exact"}),
+    "optin-mean": (
+        "optin",
+        {"mode": "gn", "probes": 2, "md_norm": "mean", "horizon": 1, "tokens": 16},
+    ),
 }

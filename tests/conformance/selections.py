@@ -24,11 +24,13 @@ def keep_random(group: UnitGroup, width: int, rng: Generator) -> BoolArray:
 
 
 def _removing(ratio: float) -> Chooser:
-    """Every group loses that part of its lanes, and keeps one unit in each."""
+    """Every group loses that part of its lanes, and keeps one unit in each, or as many as the
+    model's code runs with."""
 
     def choose(groups: list[UnitGroup], rng: Generator) -> dict[str, BoolArray]:
+        widths = {group.name: round(group.lane_width * (1 - ratio)) for group in groups}
         return {
-            group.name: keep_random(group, max(1, round(group.lane_width * (1 - ratio))), rng)
+            group.name: keep_random(group, max(1, group.least, widths[group.name]), rng)
             for group in groups
         }
 
@@ -36,7 +38,8 @@ def _removing(ratio: float) -> Chooser:
 
 
 def _emptied(groups: Iterable[UnitGroup]) -> dict[str, BoolArray]:
-    return {group.name: np.zeros(group.num_units, dtype=np.bool_) for group in groups}
+    """Nothing is left, or as little as the model's code runs with: the last units."""
+    return {group.name: np.arange(group.num_units)[::-1] < group.least for group in groups}
 
 
 def _first_layer_emptied(groups: list[UnitGroup], rng: Generator) -> dict[str, BoolArray]:
@@ -45,6 +48,8 @@ def _first_layer_emptied(groups: list[UnitGroup], rng: Generator) -> dict[str, B
     return _removing(0.2)(groups, rng) | _emptied(g for g in groups if g.layer == first)
 
 
+SUBLAYERS = ("attention", "ffn")
+
 SELECTIONS: dict[str, Chooser] = {
     "ratio 0": lambda groups, rng: {},
     "ratio 0.3": _removing(0.3),
@@ -52,6 +57,11 @@ SELECTIONS: dict[str, Chooser] = {
     "one group emptied": _first_layer_emptied,
     "all emptied": lambda groups, rng: _emptied(groups),
 }
+
+
+def changes_something(kind: str, name: str) -> bool:
+    """Whether a selection of the table cuts that kind: of a single unit nothing goes by ratio."""
+    return kind not in SUBLAYERS or name.endswith("emptied")
 
 
 def select(structure: Structure, kind: str, name: str, seed: int = 0) -> Selection:

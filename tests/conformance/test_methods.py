@@ -80,6 +80,23 @@ def test_the_same_seed_gives_the_same_path(name: str, family: str) -> None:
     assert first.provenance == second.provenance
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_sub_layers_change_nothing_for_the_units_inside(name: str) -> None:
+    family = "llama-gqa-tied-biases"
+    found = path(name, family)
+    groups = tuple(group for group in found.structure.groups if not group.is_sublayer)
+    bare = replace(context(family), structure=replace(found.structure, groups=groups))
+    method, settings = METHODS[name]
+    chosen = registry.METHODS[method]
+    ranking = chosen(chosen.Config.from_dict(settings)).rank(bare)
+    alone = total_order(bare.structure, ranking)
+    for group in groups:
+        np.testing.assert_array_equal(
+            found.damage[group.name], alone["damage"][group.name].astype(np.float32)
+        )
+        assert np.array_equal(found.order_in(group), np.argsort(-alone["rank"][group.name]))
+
+
 @every_case
 def test_a_path_reads_back_as_it_was_written(name: str, family: str, tmp_path: Path) -> None:
     found = path(name, family)

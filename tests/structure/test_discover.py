@@ -57,10 +57,12 @@ def test_groups_of_a_layer() -> None:
         "vo_coordinate": (32, 2, 16),
         "query_head": (4, 2, 2),
         "kv_group": (2, 1, 2),
+        "attention": (1, 1, 1),
         "ffn_channel": (52, 1, 52),
+        "ffn": (1, 1, 1),
     }
     assert structure.groups[0].name == "layers.0.qk_coordinate"
-    assert len(structure.groups_by_name) == len(structure.groups) == 15 - 5
+    assert len(structure.groups_by_name) == len(structure.groups) == 2 * 7
 
 
 def test_reasons_of_what_stays() -> None:
@@ -146,7 +148,7 @@ def test_one_kind_is_refused_and_the_others_stay() -> None:
     check_totals(structure, model)
     kinds = [{g.kind for g in structure.groups if g.layer == layer} for layer in (0, 1)]
     assert kinds[1] - kinds[0] == {"qk_coordinate"}
-    assert kinds[0] == {"vo_coordinate", "query_head", "kv_group"}
+    assert kinds[0] == {"vo_coordinate", "query_head", "kv_group", "attention"}
     reason = reason_of(structure, "model.layers.0.self_attn#qk_coordinate")
     assert reason == "it would be normed differently"
 

@@ -11,6 +11,7 @@ from torch import nn
 from prunepath.statistics.sums import Statistics
 from prunepath.surgery.refit import Consumer
 from prunepath.surgery.sequential import refit_sequentially_
+from prunepath.surgery.stream import Stream
 
 STREAMS = {"encoder": "encoder", "decoder": "decoder"}
 
@@ -39,13 +40,15 @@ def test_a_drift_stays_in_its_stream() -> None:
 
         refit_sequentially_(
             cut,
+            Stream(
+                outputs={name: outputs[name] for name in names},
+                run=run,
+                skip_first=False,
+                names=STREAMS,
+            ),
             {name: dense[name].weight for name in names},
-            {name: outputs[name] for name in names},
             [Consumer(name, keep) for name in names],
             statistics,
-            run,
-            skip_first=False,
-            streams=STREAMS,
         )
         weight: torch.Tensor = cut["decoder"].weight
         return weight.clone()

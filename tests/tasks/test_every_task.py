@@ -160,6 +160,11 @@ def test_search_extract_load_evaluate(
         saved = sum(p.numel() for p in loaded.parameters())
         assert saved == extraction.allocation.cost.params
         assert saved < sum(p.numel() for p in dense.parameters())
+    options: dict[str, Any] = {"ratio": 0.3, "multiple": 1, "floor": 1, "model": folder}
+    tuned = prunepath.extract(tmp_path / "path", refit="scales", rearrange=True, **options)
+    assert tuned.rearranged["damage after"] <= tuned.rearranged["damage before"]
+    assert tuned.refit["held-out loss with"] <= tuned.refit["held-out loss without"]
+    assert sum(p.numel() for p in tuned.model.parameters()) == tuned.allocation.cost.params
     result = prunepath.evaluate(tmp_path / "uniform", data=data, speed=False)
     assert np.isfinite(result.metric.value)
     found = prunepath.inspect(folder)

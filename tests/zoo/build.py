@@ -25,13 +25,20 @@ class Case:
         build: makes the model, random and in evaluation mode, the same one every time.
         inputs: makes inputs; texts are padded in some rows where the model takes a mask.
         generates: whether `generate` and caches are tried, too.
-        kinds: unit kinds the model must have: a table that finds less fails.
+        kinds: unit kinds its table must find, one that finds less fails; sub-layers follow.
     """
 
     build: Callable[[], Any]
     inputs: Inputs
     kinds: tuple[str, ...]
     generates: bool = False
+
+    @property
+    def sublayers(self) -> tuple[str, ...]:
+        """Kinds of whole sub-layers it must have: none where a router gives out all channels."""
+        channels = {"ffn_channel", "expert_channel"}
+        attention = ("attention",) if set(self.kinds) - channels else ()
+        return (*attention, "ffn") if "ffn_channel" in self.kinds else attention
 
 
 def make(architecture: str, config: Any, *, scale: float = 0.15) -> Any:

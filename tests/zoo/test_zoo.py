@@ -16,6 +16,7 @@ from safetensors import safe_open
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from prunepath.allocation.steps import LAYOUTS, default_kinds
 from prunepath.checkpoint.load import load
 from prunepath.checkpoint.save import save_model
 from prunepath.structure.cost import cost_of
@@ -26,7 +27,7 @@ from prunepath.structure.selection import Selection, everything
 from prunepath.structure.units import Structure
 from prunepath.surgery.cut import cut
 from prunepath.surgery.proof import prove
-from tests.conformance.selections import SELECTIONS, select
+from tests.conformance.selections import SELECTIONS, changes_something, select
 from tests.zoo.build import furthest
 from tests.zoo.models import CASES
 
@@ -39,8 +40,8 @@ every_case = pytest.mark.parametrize(
     [
         pytest.param(name, kind, what, id=f"{name}-{kind}-{what}".replace(" ", "_"))
         for name, case in CASES.items()
-        for kind, what in product((*case.kinds, "all kinds"), SELECTIONS)
-        if what != "ratio 0" or kind == "all kinds"
+        for kind, what in product((*case.kinds, *case.sublayers, "all kinds"), SELECTIONS)
+        if (what != "ratio 0" or kind == "all kinds") and changes_something(kind, what)
     ],
 )
 
@@ -71,9 +72,12 @@ def smaller(name: str, kind: str, what: str) -> tuple[Any, Selection]:
 
 @every_model
 def test_the_kinds_are_found(name: str) -> None:
-    assert set(structure_of(name).kinds) == set(CASES[name].kinds)
+    assert set(structure_of(name).kinds) == {*CASES[name].kinds, *CASES[name].sublayers}
     again = structure_from_dict(structure_to_dict(structure_of(name)))
     assert again == structure_of(name)
+    for layout in LAYOUTS:  # sub-layers go where they are asked for
+        assert set(default_kinds(again, layout)) & set(CASES[name].kinds)
+        assert not set(default_kinds(again, layout)) & set(CASES[name].sublayers)
 
 
 @every_case
@@ -102,7 +106,7 @@ def measured_macs(name: str, model: Any) -> float:
 @every_model
 def test_every_kind_shows(name: str) -> None:
     batch = CASES[name].inputs(2, TOKENS)
-    for kind in CASES[name].kinds:
+    for kind in (*CASES[name].kinds, *CASES[name].sublayers):
         model, _ = smaller(name, kind, "one group emptied")
         found = furthest(model(**batch), dense(name)(**batch), batch.get("attention_mask"))
         assert found > 1e-3, kind

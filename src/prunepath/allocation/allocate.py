@@ -1,28 +1,32 @@
 """Path and budget in, selection out: the largest prefix of the removal steps that fits.
 
 Costs only fall as steps are made, so the first prefix at or under the budget is found by
-bisection over exactly counted costs; the budget is never exceeded by rounding or estimation.
+bisection over exactly counted costs; the budget is never exceeded by rounding or estimation. The
+rule `knapsack` chooses otherwise from the same steps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from prunepath.allocation.budget import Budget, describe, metric_value
+from prunepath.allocation.knapsack import default_classes, fewest_damage, kept_damage
 from prunepath.allocation.legal import merge_illegal_steps
-from prunepath.allocation.steps import Step, StepOptions, build_steps
+from prunepath.allocation.steps import Step, StepOptions, build_steps, default_kinds
 from prunepath.errors import BudgetError
 from prunepath.path import SolutionPath
 from prunepath.structure.axes import BoolArray
 from prunepath.structure.cost import Cost, cost_of
 from prunepath.structure.selection import Selection, everything
+from prunepath.structure.tokens import TokenSchedule
 
-__all__ = ["Allocation", "LatencyOf", "allocate"]
+__all__ = ["Allocation", "LatencyOf", "allocate", "dense_value"]
 
-LatencyOf = Callable[[Selection], float]
+LatencyOf = Callable[..., float]
+"""Seconds of a selection; where tokens merge, of a selection and their schedule."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,12 +36,15 @@ class Allocation:
     Args:
         selection: units kept.
         budget: what was asked.
-        options: layout, kinds, rounding and floor it was made with.
+        options: layout, kinds, rounding, floor and rule it was made with.
         limit: the budget in its base unit.
         reached: the same metric of the selection; never above `limit`.
         cost: all counted costs of the selection.
         dense: all counted costs of the dense model.
         ratio: fraction of the block parameters removed.
+        damage_kept: rule -> sum of the damages of all units it keeps (`kept_damage`), in the
+            path's unit; `"order"` always, for comparison, and the rule that was asked for.
+        tokens: how many tokens every block merges; None: none.
     """
 
     selection: Selection
@@ -48,13 +55,16 @@ class Allocation:
     cost: Cost
     dense: Cost
     ratio: float
+    damage_kept: Mapping[str, float]
+    tokens: TokenSchedule | None = None
 
     def __str__(self) -> str:
         metric = self.budget.metric
-        return (
+        reached = (
             f"{self.budget}: {describe(metric, self.reached)} of at most "
             f"{describe(metric, self.limit)} ({100 * self.ratio:.1f}% of block parameters removed)"
         )
+        return reached if self.tokens is None else f"{reached}; {self.tokens}"
 
 
 def allocate(
@@ -63,21 +73,24 @@ def allocate(
     options: StepOptions | None = None,
     *,
     latency_of: LatencyOf | None = None,
+    tokens: TokenSchedule | None = None,
 ) -> Allocation:
     """The largest model of a path at or under a budget.
 
     Args:
         path: a solution path.
         budget: what may be spent.
-        options: layout, kinds, rounding and floor; the metric is taken from the budget.
+        options: layout, kinds, rounding, floor and rule; the metric is taken from the budget.
         latency_of: seconds of a selection, needed for latency budgets only; it must not
             increase when units are removed.
+        tokens: how many tokens every block of the result merges; the budget counts that in.
 
     Returns:
         The selection with its exact costs.
 
     Raises:
         BudgetError: above the dense model, or below the smallest model the path can give.
+        RequestError: kinds that the layout or the rule cannot weigh.
 
     Example:
         >>> path = SolutionPath.from_pretrained("smollm2-path")  # doctest: +SKIP
@@ -86,21 +99,29 @@ def allocate(
     """
     options = replace(options or StepOptions(), metric=budget.metric)
     structure, length = path.structure, options.sequence_length
+    if options.rule == "knapsack" and not options.kinds:
+        options = replace(options, kinds=default_classes(structure))
 
     def value(selection: Selection) -> float:
         if budget.metric == "latency":
             assert latency_of is not None, "a latency budget needs a latency table"
-            return latency_of(selection)
-        return metric_value(cost_of(structure, selection, length), budget.metric, length)
+            return latency_of(selection) if tokens is None else latency_of(selection, tokens)
+        return metric_value(
+            cost_of(structure, selection, length, tokens=tokens), budget.metric, length
+        )
 
     steps = build_steps(path, options)
     if options.layout == "uniform":
         steps = merge_illegal_steps(structure, steps)
-    dense = value(everything(structure))
-    limit = budget.resolve(dense, structure.block_params)
-    selection = _largest_prefix(path, steps, limit, value, budget)
     dense_cost = cost_of(structure, everything(structure), length)
-    cost = cost_of(structure, selection, length)
+    limit = budget.resolve(dense_value(path, budget, options, latency_of), structure.block_params)
+    selection = _largest_prefix(path, steps, limit, value, budget)
+    kinds = options.kinds or default_kinds(structure, options.layout)
+    damage_kept = {"order": kept_damage(path, selection, kinds)}
+    if options.rule == "knapsack":
+        selection = fewest_damage(path, steps, options, limit, value)
+        damage_kept["knapsack"] = kept_damage(path, selection, kinds)
+    cost = cost_of(structure, selection, length, tokens=tokens)
     return Allocation(
         selection=selection,
         budget=budget,
@@ -110,7 +131,20 @@ def allocate(
         cost=cost,
         dense=dense_cost,
         ratio=(dense_cost.params - cost.params) / structure.block_params,
+        damage_kept=damage_kept,
+        tokens=tokens,
     )
+
+
+def dense_value(
+    path: SolutionPath, budget: Budget, options: StepOptions, latency_of: LatencyOf | None
+) -> float:
+    """What the dense model has of a budget's metric; no tokens merge in it."""
+    whole, length = everything(path.structure), options.sequence_length
+    if budget.metric == "latency":
+        assert latency_of is not None, "a latency budget needs a latency table"
+        return latency_of(whole)
+    return metric_value(cost_of(path.structure, whole, length), budget.metric, length)
 
 
 def _largest_prefix(
@@ -127,7 +161,7 @@ def _largest_prefix(
         raise BudgetError(
             f"the budget {budget} allows {describe(budget.metric, limit)}, and the smallest model "
             f"this path can give has {describe(budget.metric, smallest, towards='up')}; ask for at "
-            "least that, or lower --floor"
+            f"least that, or {_way_out(steps)}"
         )
     while low < high:
         middle = (low + high) // 2
@@ -136,6 +170,18 @@ def _largest_prefix(
         else:
             low = middle + 1
     return _after(path, steps, low)
+
+
+def _way_out(steps: list[Step]) -> str:
+    """What makes smaller models possible."""
+    groups = {group.name: group for step in steps for group, _ in step.removed}
+    held = [group for group in groups.values() if group.least]
+    if not held:
+        return "lower --floor"
+    reason = f"a router needs {held[0].least} units of the kind '{held[0].kind}' in every layer"
+    if len(held) == len(groups):
+        return f"cut other kinds, too, with --kinds ({reason})"
+    return f"lower --floor ({reason})"
 
 
 def _after(path: SolutionPath, steps: list[Step], count: int) -> Selection:

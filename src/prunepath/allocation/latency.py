@@ -24,11 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunepath.structure.selection import Selection, place_sizes
+from prunepath.structure.tokens import TokenSchedule
 from prunepath.structure.units import PlaceInfo, Structure
 
 __all__ = [
     "FRACTIONS",
     "LatencyTable",
+    "TokenPace",
     "build_grid",
     "cache_file",
     "grid_factors",
@@ -56,17 +58,29 @@ class LatencyTable:
     sequence_length: int
     machine: str
 
-    def seconds(self, structure: Structure, selection: Selection) -> float:
-        """Predicted seconds of one forward pass over one sequence."""
+    def seconds(
+        self,
+        structure: Structure,
+        selection: Selection,
+        tokens: TokenSchedule | None = None,
+        pace: TokenPace | None = None,
+    ) -> float:
+        """Predicted seconds of one forward pass over one sequence; where tokens merge, with the
+        schedule and what fewer tokens save on this machine."""
         total = self.fixed_seconds
         for place in structure.places:
-            factors, grid = self.grids[place.path.rpartition(".")[2]]
+            name = place.path.rpartition(".")[2]
+            factors, grid = self.grids[name]
             fractions = _fractions(structure, place, selection)
             seconds = _interpolate(grid, [fractions[name] for name in factors])
-            for name in width_factors(structure, place):
-                if name not in factors:  # whole heads: work in proportion to their number
-                    seconds *= fractions[name]
+            for factor in width_factors(structure, place):
+                if factor not in factors:  # whole heads: work in proportion to their number
+                    seconds *= fractions[factor]
+            if tokens is not None and pace is not None:
+                seconds *= pace.part(name, tokens.share_seen(place))
             total += seconds
+        if tokens is not None and pace is not None:
+            total += pace.merge_seconds * sum(count > 0 for count in tokens.dropped)
         return total
 
     def to_json(self) -> str:
@@ -82,6 +96,23 @@ class LatencyTable:
         data = json.loads(text)
         grids = {k: (tuple(f), np.array(grid)) for k, (f, grid) in data.pop("grids").items()}
         return cls(grids=grids, **data)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenPace:
+    """What fewer tokens save, measured.
+
+    Args:
+        curves: module name of a place -> its seconds at FRACTIONS of the tokens, relative to all.
+        merge_seconds: comparing and merging the tokens of one block.
+    """
+
+    curves: Mapping[str, NDArray[np.float64]]
+    merge_seconds: float
+
+    def part(self, name: str, share: float) -> float:
+        """Seconds of a sub-layer that sees a share of the tokens, relative to all of them."""
+        return _interpolate(self.curves[name], [share])
 
 
 def cache_file(config: Any, sequence_length: int, dtype: str, threads: int) -> Path:

@@ -2,8 +2,8 @@
 
 Constraints live here and nowhere else. Lanes that must end equally wide, widths that must be
 multiples of 8, layers that must all look alike: each of them only says which units go *together*.
-What is left is one sequence of steps, and every allocation is a prefix of it; that is why a
-smaller budget always keeps a subset of what a larger one keeps.
+What is left is one sequence of steps, and every allocation by the rule `order` is a prefix of it;
+that is why a smaller budget then keeps a subset of what a larger one keeps.
 """
 
 from __future__ import annotations
@@ -20,9 +20,18 @@ from prunepath.structure.axes import IntArray
 from prunepath.structure.cost import unit_cost
 from prunepath.structure.units import Structure, UnitGroup
 
-__all__ = ["LAYOUTS", "Step", "StepOptions", "build_steps", "default_kinds", "positions_per_unit"]
+__all__ = [
+    "LAYOUTS",
+    "RULES",
+    "Step",
+    "StepOptions",
+    "build_steps",
+    "default_kinds",
+    "positions_per_unit",
+]
 
 LAYOUTS = ("per-layer", "uniform")
+RULES = ("order", "knapsack")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +43,11 @@ class StepOptions:
         kinds: unit kinds that may be cut; empty takes the layout's default.
         multiple: widths end as multiples of this many channels or coordinates; 1 turns it off.
         floor: smallest width every group keeps, in channels or coordinates; heads and KV groups
-            keep at least one.
+            keep at least one. Sub-layers go whole.
         metric: what the steps are weighed by when groups are merged.
         sequence_length: tokens the metric is stated for.
+        rule: `"order"` makes steps by damage per cost until the budget is met; `"knapsack"` makes
+            those of least damage in sum (`allocation.knapsack`).
     """
 
     layout: str = "per-layer"
@@ -45,6 +56,7 @@ class StepOptions:
     floor: int = 8
     metric: str = "params"
     sequence_length: int = 512
+    rule: str = "order"
 
     def __post_init__(self) -> None:
         if self.layout not in LAYOUTS:
@@ -56,6 +68,16 @@ class StepOptions:
             raise RequestError(f"multiple is {self.multiple}; widths are multiples of 1 or more")
         if self.floor < 0:
             raise RequestError(f"floor is {self.floor}; a width cannot be below 0")
+        if self.rule not in RULES:
+            raise RequestError(
+                f"unknown rule '{self.rule}'; use 'order' (damage per cost, smaller budgets keep "
+                "subsets) or 'knapsack' (least sum of damages, of two kinds)"
+            )
+        if self.rule == "knapsack" and self.metric == "latency":
+            raise RequestError(
+                "the rule 'knapsack' needs costs that add up unit by unit, and measured latency "
+                "does not; use --macs, --params or --memory, or --rule order"
+            )
 
 
 @dataclass(frozen=True)
@@ -76,11 +98,15 @@ def default_kinds(structure: Structure, layout: str) -> tuple[str, ...]:
 
     `per-layer` cuts the finest units behind every gate site (channels and coordinates); `uniform`
     cuts what the family's own code can run at any size (channels and whole heads), so that its
-    result loads everywhere, and the finest units where there is no such thing.
+    result loads everywhere, and the finest units where there is no such thing. Units that are whole
+    modules (experts) and whole sub-layers leave only where `kinds` names them.
     """
     factors = {place.path: set(place.native) for place in structure.places}
     native = {
-        group.kind for group in structure.groups if set(group.unit.names) <= factors[group.place]
+        group.kind
+        for group in structure.groups
+        if not (group.is_sublayer or group.members)
+        and set(group.unit.names) <= factors[group.place]
     }
     finest = structure.finest_groups
     fine = {group.kind for group in finest}
@@ -95,7 +121,7 @@ def build_steps(path: SolutionPath, options: StepOptions) -> list[Step]:
     """All steps of a path, first removed first.
 
     Raises:
-        RequestError: an unknown kind, or layers too different for the `uniform` layout.
+        RequestError: an unknown kind, or layers that the `uniform` layout would make different.
     """
     kinds = options.kinds or default_kinds(path.structure, options.layout)
     for kind in kinds:
@@ -107,6 +133,12 @@ def build_steps(path: SolutionPath, options: StepOptions) -> list[Step]:
     for kind in kinds:
         groups = path.structure.of_kind(kind)
         if options.layout == "uniform":
+            if any(group.is_sublayer for group in groups):
+                raise RequestError(
+                    f"the layout 'uniform' keeps all layers the same size, and a layer without its "
+                    f"{kind} is unlike the others; leave {kind} out of --kinds, or use "
+                    "--layout per-layer"
+                )
             for series in dict.fromkeys(group.series for group in groups):
                 same = [group for group in groups if group.series == series]
                 sequences.append(
@@ -119,7 +151,7 @@ def build_steps(path: SolutionPath, options: StepOptions) -> list[Step]:
 
 def positions_per_unit(structure: Structure, group: UnitGroup) -> int:
     """Positions of the narrowest tensor axis that one unit owns: 1 for a channel, 2 for a rotary
-    pair, a whole head width for a head."""
+    pair, a whole head width for a head, all of them for a sub-layer."""
     place = structure.places_by_path[group.place]
     return min(
         axis.part(number).size // group.num_units
@@ -130,15 +162,23 @@ def positions_per_unit(structure: Structure, group: UnitGroup) -> int:
     )
 
 
+def _rounding(structure: Structure, group: UnitGroup, options: StepOptions) -> tuple[int, int]:
+    """Units of a lane that leave together, and how many stay. Of units that are whole modules, as
+    of heads, each leaves alone; no fewer stay than the model's code runs with."""
+    if group.members:
+        return 1, max(1, group.least)
+    positions = positions_per_unit(structure, group)
+    floor = 0 if group.is_sublayer else -(-options.floor // positions)  # it goes whole
+    return max(1, options.multiple // positions), floor
+
+
 def _group_steps(path: SolutionPath, group: UnitGroup, options: StepOptions) -> list[Step]:
     """One group's steps: equal lanes, widths rounded to the multiple, the floor left standing."""
     lanes: list[list[int]] = [[] for _ in range(group.num_lanes)]
     for unit in path.order_in(group):
         lanes[int(unit) // group.lane_width].append(int(unit))
     bundles = np.array(lanes, dtype=np.int64).T  # (lane_width, num_lanes): removed row by row
-    positions = positions_per_unit(path.structure, group)
-    size = max(1, options.multiple // positions)
-    floor = -(-options.floor // positions)
+    size, floor = _rounding(path.structure, group, options)
     width = group.lane_width
     cost = metric_value(
         unit_cost(path.structure, group, options.sequence_length),
@@ -153,7 +193,9 @@ def _group_steps(path: SolutionPath, group: UnitGroup, options: StepOptions) -> 
         stop = start + (first if start == 0 else size)
         units = bundles[start:stop].reshape(-1)
         # A group is emptied in its own order, so a step never sorts before an earlier one.
-        density = max(density, float(damage[units].sum(dtype=np.float64)) / (cost * len(units)))
+        total = float(damage[units].sum(dtype=np.float64))
+        # What saves nothing leaves last.
+        density = max(density, total / (cost * len(units)) if cost > 0 else np.inf)
         steps.append(Step(((group, units),), density))
         start = stop
     return steps

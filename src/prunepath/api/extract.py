@@ -64,6 +64,11 @@ def extract(
     sequence_length: int | None = None,
     refit: str | None = None,
     bias: bool | None = None,
+    rule: str | None = None,
+    rearrange: bool | None = None,
+    token_share: float = 0.0,
+    token_decay: float = 1.0,
+    token_schedule: Sequence[int] = (),
     model: Any = None,
     tokenizer: Any = None,
     dtype: str = "auto",
@@ -89,8 +94,17 @@ def extract(
         floor: smallest width any group keeps.
         sequence_length: tokens that MACs, memory and latency are stated for, by default 512;
             nothing changes with it where samples are of one size, as images are.
-        refit: `"sequential"`, `"moments"` (one-shot) or `"none"`.
+        refit: `"sequential"`, `"moments"` (one-shot), `"scales"` (one number per unit) or
+            `"none"`.
         bias: let `"moments"` add biases.
+        rule: `"order"` (damage per cost; smaller budgets keep subsets) or `"knapsack"` (least sum
+            of damages, of two kinds of units).
+        rearrange: exchange units of every group for others by what they do together, measured on
+            the samples beside the path; numbers and costs stay.
+        token_share: part of the saving, of MACs or seconds, that merging patches of an image at
+            run time takes, in [0, 1]; the units that leave save the rest.
+        token_decay: patches merged in a block relative to the one before it.
+        token_schedule: patches to merge in every block, instead of a share.
         model: the dense model; by default the one the path names.
         tokenizer, dtype, device, trust_remote_code, hub: how to load it.
         overwrite: replace a folder that is not empty.
@@ -127,10 +141,16 @@ def extract(
         sequence_length=sequence_length,
         refit=refit,
         bias=bias,
+        rule=rule,
+        rearrange=rearrange,
+        token_share=token_share,
+        token_decay=token_decay,
+        token_schedule=token_schedule,
         progress=progress,
     )
     note(progress, loading_sentence(shop.options.layout, shop.options.kinds))
-    if wish.metric != "latency":  # refuse an impossible wish before the model is loaded
+    # Refuse an impossible wish before the model is loaded, where that needs no model.
+    if wish.metric != "latency" and not shop.tokens:
         allocation = shop.allocate(wish)
         if output is not None:
             require_space(output, allocation.cost.weight_bytes)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from prunepath.path import Provenance
     from prunepath.structure.cost import Cost
+    from prunepath.structure.tokens import TokenSchedule
     from prunepath.structure.units import Structure
 
 __all__ = ["Inspection", "KindReport", "inspect"]
@@ -52,6 +53,7 @@ class Inspection:
         stated_for: the same in words: `"512 tokens"`, or `"one sample"` where length changes
             nothing.
         task: name of the task.
+        tokens: how many tokens every block merges, of a model that merges some.
     """
 
     source: str
@@ -62,6 +64,7 @@ class Inspection:
     sequence_length: int
     stated_for: str
     task: str
+    tokens: TokenSchedule | None = None
 
 
 def inspect(
@@ -92,7 +95,7 @@ def inspect(
         >>> import prunepath
         >>> report = prunepath.inspect("model")  # doctest: +SKIP
         >>> [kind.kind for kind in report.kinds]  # doctest: +SKIP
-        ['qk_coordinate', 'vo_coordinate', 'query_head', 'kv_group', 'ffn_channel']
+        ['qk_coordinate', 'vo_coordinate', 'head', 'attention', 'ffn_channel', 'ffn']
     """
     from prunepath.api.discovery import discover_for
     from prunepath.api.stated import LENGTH, stated_for
@@ -100,9 +103,10 @@ def inspect(
     from prunepath.path import PATH_FILE, SolutionPath
     from prunepath.structure.cost import cost_of
     from prunepath.structure.selection import everything
+    from prunepath.surgery.record import recorded_tokens
 
     length = LENGTH if sequence_length is None else sequence_length
-    provenance = None
+    provenance = tokens = None
     if isinstance(source, SolutionPath):
         structure, provenance = source.structure, source.provenance
     elif isinstance(source, str | Path) and _is_path(Path(source), PATH_FILE):
@@ -112,6 +116,7 @@ def inspect(
         opened = open_model(source, task=task, trust_remote_code=trust_remote_code, **hub)
         structure = discover_for(opened.model, opened.task)
         task = opened.task.name
+        tokens = recorded_tokens(opened.model.config)
     return Inspection(
         source=str(source) if isinstance(source, str | Path) else type(source).__name__,
         structure=structure,
@@ -121,6 +126,7 @@ def inspect(
         sequence_length=length,
         stated_for=stated_for(structure, length),
         task=str(task) if provenance is None else provenance.task,
+        tokens=tokens,
     )
 
 
@@ -143,5 +149,6 @@ def _report(structure: Structure, kind: str, sequence_length: int) -> KindReport
         widths=widths,
         lanes=groups[0].num_lanes,
         unit=unit_cost(structure, groups[0], sequence_length),
-        runs_natively=set(groups[0].unit.names) <= native[groups[0].place],
+        runs_natively=not groups[0].is_sublayer
+        and set(groups[0].unit.names) <= native[groups[0].place],
     )

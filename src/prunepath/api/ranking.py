@@ -6,7 +6,6 @@ all of them.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -72,6 +71,7 @@ def rank_units(
         structure=dense.structure,
         **total_order(dense.structure, ranking),
         provenance=replace(provenance, extra=dict(ranking.extra)),
+        companions=ranking.companions,
     )
 
 
@@ -127,9 +127,7 @@ def write_path(
 
 
 def _link_all(files: Iterable[Path], folder: Path) -> None:
+    from prunepath.files import link_or_copy
+
     for file in sorted(files):
-        # Linked, not moved: what an interruption leaves must be complete.
-        try:
-            (folder / file.name).hardlink_to(file)
-        except OSError:  # a file system without links
-            shutil.copyfile(file, folder / file.name)
+        link_or_copy(file, folder / file.name)  # not moved: an interruption leaves all of it

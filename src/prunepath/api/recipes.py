@@ -34,6 +34,8 @@ USUAL: dict[str, Any] = {
     "kinds": (),
     "multiple": 8,
     "floor": 8,
+    "rule": "order",
+    "rearrange": False,
     "refit": "sequential",
     "bias": False,
 }
@@ -78,7 +80,7 @@ def with_word(recipe: Recipe, word: str) -> Recipe:
 
     Args:
         recipe: any recipe.
-        word: a refit, a layout, or after `moments` also `bias`.
+        word: a refit, a layout, a rule, `rearrange`, or after `moments` also `bias`.
 
     Returns:
         The recipe itself, where it does that already.
@@ -92,7 +94,7 @@ def with_word(recipe: Recipe, word: str) -> Recipe:
         >>> with_word(find_recipe("spp"), "sequential").name
         'spp'
     """
-    from prunepath.allocation.steps import LAYOUTS
+    from prunepath.allocation.steps import LAYOUTS, RULES
     from prunepath.api.workshop import REFITS
 
     if word == "bias" and recipe.refit == "moments":
@@ -101,10 +103,15 @@ def with_word(recipe: Recipe, word: str) -> Recipe:
         found = replace(recipe, refit=word, bias=None)
     elif word in LAYOUTS:
         found = replace(recipe, layout=word)
+    elif word in RULES:
+        found = replace(recipe, rule=word)
+    elif word == "rearrange":
+        found = replace(recipe, rearrange=True)
     else:
         raise RequestError(
             f"unknown word '{word}' after '{recipe.name}+'; there stands a refit "
-            f"({', '.join(REFITS)}), a layout ({', '.join(LAYOUTS)}), or bias after moments"
+            f"({', '.join(REFITS)}), a layout ({', '.join(LAYOUTS)}), a rule ({', '.join(RULES)}), "
+            "rearrange, or bias after moments"
         )
     same = settled(found.extraction, {})[0] == settled(recipe.extraction, {})[0]
     return recipe if same else replace(found, name=f"{recipe.name}+{word}")
@@ -203,7 +210,7 @@ def _checked(recipe: Recipe) -> Recipe:
     try:
         make_method(recipe)
         options, _ = settled(recipe.extraction, {})
-        names = ("layout", "multiple", "floor")
+        names = ("layout", "multiple", "floor", "rule")
         StepOptions(**{name: options[name] for name in names})
         require_refit(options["refit"], bias=options["bias"])
     except RequestError as error:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from prunepath.data.samples import Samples
     from prunepath.structure.selection import Selection
     from prunepath.structure.units import Structure
+    from prunepath.surgery.stream import Stream
     from prunepath.tasks.task import Task
 
 __all__ = ["HeldOut", "repair_"]
@@ -28,7 +29,7 @@ def repair_(
     kind: str,
     bias: bool = False,
 ) -> dict[str, Any]:
-    """Repair the consumers of a cut model that lost inputs.
+    """Repair the consumers of a cut model that lost inputs, and what those without any still say.
 
     Args:
         model: the cut model; its weights are changed.
@@ -37,52 +38,50 @@ def repair_(
         selection: units kept.
         task: what the model is used for.
         supplies: what lies beside the path.
-        kind: `"sequential"` or `"moments"`.
+        kind: `"sequential"`, `"moments"` or `"scales"`.
         bias: let `"moments"` add biases.
 
     Returns:
         What was done, name -> value.
     """
     from prunepath.structure.matrices import weight_of
-    from prunepath.surgery.refit import cut_consumers, refit_from_moments_
+    from prunepath.surgery.refit import (
+        cut_consumers,
+        emptied_consumers,
+        fill_constants_,
+        refit_from_moments_,
+    )
+    from prunepath.surgery.scales import column_units, scale_from_moments_, scale_in_order_
     from prunepath.surgery.sequential import refit_sequentially_
     from prunepath.surgery.strength import choose_strength_
 
     consumers = list(cut_consumers(structure, selection))
-    streams = {
-        group.consumer: structure.places_by_path[group.place].stack for group in structure.groups
-    }
-    if not consumers:
+    constant = [
+        name
+        for name in emptied_consumers(structure, selection)
+        if bias or model.get_submodule(name).bias is not None
+    ]
+    if not consumers and not constant:
         return {"kind": "none"}
     names = [consumer.name for consumer in consumers]
-    weights = {name: weight_of(dense.get_submodule(name)) for name in names}
-    before = {
-        f"{name}.weight": model.get_parameter(f"{name}.weight").detach().clone() for name in names
-    }
-    refit = supplies.refit
-    if kind == "moments" or refit is None:
+    weights = {name: weight_of(dense.get_submodule(name)) for name in (*names, *constant)}
+    changed = [f"{name}.weight" for name in names]
+    changed += [] if bias else [f"{name}.bias" for name in constant]
+    before = {name: model.get_parameter(name).detach().clone() for name in changed}
+    fill_constants_(model, weights, constant, supplies.statistics)
+    if kind == "moments" or supplies.refit is None:
         refit_from_moments_(model, weights, consumers, supplies.statistics, bias=bias)
     else:
-        inputs = refit.to(next(model.parameters()).device)
+        stream = _stream(model, structure, task, supplies)
         compared = [consumer for consumer in consumers if consumer.name in supplies.outputs]
         others = [consumer for consumer in consumers if consumer.name not in supplies.outputs]
-        refit_from_moments_(model, weights, others, supplies.statistics)
-        refit_sequentially_(
-            model,
-            weights,
-            supplies.outputs,
-            compared,
-            supplies.statistics,
-            lambda: task.body(model, inputs),
-            skip_first=task.skip_first,
-            masks=[
-                inputs[name]
-                for name in ("attention_mask", "decoder_attention_mask")
-                if name in inputs
-            ],
-            additive=structure.additive,
-            streams=streams,
-        )
+        if kind == "scales":
+            units = {each.name: column_units(structure, selection, each) for each in consumers}
+            scale_from_moments_(model, weights, others, supplies.statistics, units)
+            scale_in_order_(model, stream, weights, compared, units)
+        else:
+            refit_from_moments_(model, weights, others, supplies.statistics)
+            refit_sequentially_(model, stream, weights, compared, supplies.statistics)
     if bias:  # a bias cannot be blended with none
         return {"kind": "moments with bias"}
     held_out = HeldOut(task, dense, supplies.holdout)
@@ -94,6 +93,26 @@ def repair_(
         "held-out loss without": float(f"{chosen.without:.5g}"),
         "held-out loss with": float(f"{chosen.taken:.5g}"),
     }
+
+
+def _stream(model: Any, structure: Structure, task: Task, supplies: Supplies) -> Stream:
+    """The cut model on the samples whose dense outputs the search kept."""
+    from prunepath.surgery.stream import Stream
+
+    assert supplies.refit is not None
+    inputs = supplies.refit.to(next(model.parameters()).device)
+    masks = (inputs.get(name) for name in ("attention_mask", "decoder_attention_mask"))
+    return Stream(
+        outputs=supplies.outputs,
+        run=lambda: task.body(model, inputs),
+        skip_first=task.skip_first,
+        masks=[mask for mask in masks if mask is not None],
+        additive=structure.additive,
+        names={
+            group.consumer: structure.places_by_path[group.place].stack
+            for group in structure.groups
+        },
+    )
 
 
 class HeldOut:

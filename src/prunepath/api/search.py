@@ -96,6 +96,7 @@ def search(
     from prunepath.api.ranking import rank_units, write_path, write_supplies
     from prunepath.files import refuse_used, require_space
     from prunepath.statistics.objective import require_objective
+    from prunepath.surgery.record import require_unmerged
 
     if method is not None and recipe is not None:
         raise RequestError(f"method '{method}' and recipe '{recipe}' were given; give one of them")
@@ -103,6 +104,7 @@ def search(
     scorer = make_method(chosen, config)
     objective = objective or scorer.objective()
     require_objective(objective)
+    scorer.require_objective(objective)
     require_counts(
         windows=(windows, 1),
         window=(window, 2),
@@ -122,6 +124,7 @@ def search(
         progress=progress,
         **hub,
     )
+    require_unmerged(dense.opened.model)
     plan = Plan.of(
         dense.opened.task,
         windows=windows,

@@ -30,8 +30,8 @@ class Supplies:
 
     Args:
         statistics: second moments of the dense model.
-        outputs: consumer -> dense outputs on `refit`; empty unless the refit is sequential.
-        refit: samples of the sequential refit; None where the search kept none.
+        outputs: consumer -> dense outputs on `refit`; empty unless the refit runs the cut model.
+        refit: samples the cut model is run on; None where the search kept none.
         holdout: samples the refit's strength is chosen on.
     """
 
@@ -84,7 +84,7 @@ def read_supplies(path: SolutionPath, task: Task, *, sequential: bool) -> Suppli
         return Supplies(statistics, {}, refit, holdout)
     if refit is None:
         raise PathFileError(
-            "this search kept no samples for the sequential refit (refit_windows=0); extract with "
+            "this search kept no samples to run a cut model on (refit_windows=0); extract with "
             "--refit moments"
         )
     batches = -(-len(refit) // task.counts.batch)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prunepath.api.exchange import Rearranger
 from prunepath.api.recipes import settled
 from prunepath.api.repair import repair_
 from prunepath.api.stated import LENGTH, stated_for
@@ -16,18 +18,17 @@ from prunepath.api.supplies import Supplies, read_supplies
 from prunepath.errors import RequestError
 
 if TYPE_CHECKING:
-    from prunepath.allocation.allocate import Allocation
+    from prunepath.allocation.allocate import Allocation, LatencyOf
     from prunepath.allocation.budget import Budget
     from prunepath.checkpoint.fresh import FreshProcess
     from prunepath.checkpoint.verify import Verification
     from prunepath.path import SolutionPath
     from prunepath.progress import Progress
-    from prunepath.structure.selection import Selection
     from prunepath.tasks.task import Task
 
 __all__ = ["REFITS", "Extraction", "Workshop", "require_refit", "taken_sentence"]
 
-REFITS = ("sequential", "moments", "none")
+REFITS = ("sequential", "moments", "scales", "none")
 
 
 def require_refit(refit: str, *, bias: bool) -> None:
@@ -67,6 +68,7 @@ class Extraction:
         refit: what the refit did, name -> value.
         verification: the comparison after reloading; None when nothing was written.
         seconds: wall seconds of every stage.
+        rearranged: what the rearrangement did, name -> value; empty where none was asked for.
         latency_seconds: measured seconds of one forward pass, for latency budgets.
         stated_for: what MACs are counted over, in words: `"512 tokens"`, `"one sample"`.
         task: name of the task.
@@ -79,6 +81,7 @@ class Extraction:
     refit: Mapping[str, Any]
     verification: Verification | None
     seconds: Mapping[str, float]
+    rearranged: Mapping[str, float] = field(default_factory=dict)
     latency_seconds: float | None = None
     stated_for: str = f"{LENGTH} tokens"
     task: str = "causal-lm"
@@ -99,27 +102,43 @@ class Workshop:
         sequence_length: int | None = None,
         refit: str | None = None,
         bias: bool | None = None,
+        rule: str | None = None,
+        rearrange: bool | None = None,
+        token_share: float = 0.0,
+        token_decay: float = 1.0,
+        token_schedule: Sequence[int] = (),
         progress: Progress | None = None,
     ) -> None:
         from prunepath.allocation.steps import StepOptions
+        from prunepath.allocation.tokens import TokenOptions
         from prunepath.path import SolutionPath
         from prunepath.progress import note
 
         self.path = path if isinstance(path, SolutionPath) else SolutionPath.from_pretrained(path)
-        given = {"layout": layout, "kinds": kinds or None, "multiple": multiple, "floor": floor}
-        options, self.taken = settled(
-            self.path.provenance.recipe, {**given, "refit": refit, "bias": bias}
-        )
+        given: dict[str, Any] = {
+            "layout": layout,
+            "kinds": kinds or None,
+            "multiple": multiple,
+            "floor": floor,
+        }
+        given |= {"rule": rule, "rearrange": rearrange, "refit": refit, "bias": bias}
+        options, self.taken = settled(self.path.provenance.recipe, given)
         self.options = StepOptions(
             layout=options["layout"],
             kinds=tuple(options["kinds"]),
             multiple=options["multiple"],
             floor=options["floor"],
             sequence_length=LENGTH if sequence_length is None else sequence_length,
+            rule=options["rule"],
+        )
+        self.tokens = TokenOptions(
+            share=token_share, decay=token_decay, dropped=tuple(token_schedule)
         )
         self.refit, self.bias = options["refit"], options["bias"]
+        self.rearrange: bool = options["rearrange"]
         require_refit(self.refit, bias=self.bias)
         self.progress = progress
+        self._site: Any = None
         if self.taken:
             note(progress, taken_sentence(self.path.provenance.recipe["name"], self.taken))
         self._opened: Any = None
@@ -130,13 +149,19 @@ class Workshop:
 
         Raises:
             PathFileError: other weights.
+            RequestError: tokens are to merge, and in this model they cannot.
         """
+        from prunepath.api.merging import token_site
         from prunepath.checkpoint.source import fingerprint, open_model
         from prunepath.surgery.experts import unfuse_experts_
+        from prunepath.surgery.record import require_unmerged
 
         source = self.path.provenance.model_id if model is None else model
         self._opened = open_model(source, task=self.path.provenance.task, **how)
+        require_unmerged(self._opened.model)
         self.path.check_weights(fingerprint(self._opened.model), self._opened.model_id)
+        if self.tokens:
+            self._site = token_site(self._opened.model, self.task, self.path.structure)
         unfuse_experts_(self._opened.model)  # as it was searched
 
     def adopt(self, opened: Any, supplies: Supplies | None) -> None:
@@ -175,14 +200,17 @@ class Workshop:
         return task
 
     def allocate(self, budget: Budget) -> Allocation:
-        """What would be cut, without cutting; latency budgets need the opened model."""
+        """What would be cut, without cutting; latency budgets and token merging need the opened
+        model."""
         from prunepath.allocation.allocate import allocate
+        from prunepath.allocation.merging import allocate_merging
 
-        return allocate(
-            self.path,
-            budget,
-            self.options,
-            latency_of=self._latency_of() if budget.metric == "latency" else None,
+        latency_of = self._latency_of() if budget.metric == "latency" else None
+        if not self.tokens:
+            return allocate(self.path, budget, self.options, latency_of=latency_of)
+        assert self._site is not None, "token merging needs the opened model"
+        return allocate_merging(
+            self.path, budget, self.options, self.tokens, self._site, latency_of=latency_of
         )
 
     def make(
@@ -194,6 +222,7 @@ class Workshop:
         from prunepath.progress import note
         from prunepath.surgery.cut import cut
         from prunepath.surgery.experts import fuse_experts_
+        from prunepath.surgery.merging import merge_tokens_
 
         clock = _Clock()
         allocation = self.allocate(budget)
@@ -201,9 +230,14 @@ class Workshop:
         clock.lap("allocate")
         supplies = self._load_supplies()
         clock.lap("read statistics")
+        rearranged: dict[str, float] = {}
+        if self.rearrange:
+            assert supplies is not None
+            allocation, rearranged = self._rearranger(allocation, supplies)
+            clock.lap("rearrange")
         model: Any = cut(self.dense, self.path.structure, allocation.selection)
         clock.lap("cut")
-        stock = is_stock(model)
+        stock = is_stock(model) and allocation.tokens is None
         loader = "stock transformers" if stock else "prunepath (import prunepath first)"
         note(self.progress, f"the result loads with {loader}")
         refit: dict[str, Any] = {"kind": "none"}
@@ -211,7 +245,8 @@ class Workshop:
         with ExitStack() as stack:
             # It imports what loading takes while the repair is computed here.
             reader = None if output is None else stack.enter_context(FreshProcess(stock=stock))
-            if supplies is not None:
+            if self.refit != "none":
+                assert supplies is not None
                 refit = repair_(
                     model,
                     self.dense,
@@ -223,10 +258,15 @@ class Workshop:
                     bias=self.bias,
                 )
             fuse_experts_(model)
+            if (
+                allocation.tokens is not None
+            ):  # after the repair, whose rows are those of all tokens
+                merge_tokens_(model, self.path.structure, allocation.tokens)
             clock.lap("refit")
             if output is not None and reader is not None:
-                folder = Path(output)
-                verification = self._write(model, allocation, refit, folder, overwrite, reader)
+                verification = self._write(
+                    model, allocation, refit, rearranged, Path(output), overwrite, reader
+                )
                 clock.lap("write and verify")
         seconds = None
         if budget.metric == "latency":
@@ -241,35 +281,46 @@ class Workshop:
             refit=refit,
             verification=verification,
             seconds=clock.laps,
+            rearranged=rearranged,
             latency_seconds=seconds,
             stated_for=stated_for(self.path.structure, self.options.sequence_length),
             task=self.task.name,
             taken=self.taken,
         )
 
-    def _latency_of(self) -> Callable[[Selection], float]:
+    def _latency_of(self) -> LatencyOf:
         from prunepath.evaluation.latency import latency_table
+        from prunepath.evaluation.token_pace import token_pace
 
+        structure = self.path.structure
         table = latency_table(
             self.dense, self.task, self.options.sequence_length, progress=self.progress
         )
-        return lambda selection: table.seconds(self.path.structure, selection)
+        pace = None
+        if self._site is not None:
+            pace = token_pace(self.dense, self.task, structure, self._site, progress=self.progress)
+        return lambda selection, tokens=None: table.seconds(structure, selection, tokens, pace)
 
     def _load_supplies(self) -> Supplies | None:
         """Statistics and calibration samples beside the path, read once."""
-        if self.refit == "none":
+        if self.refit == "none" and not self.rearrange:
             return None
         if self._supplies is None:
-            sequential = self.refit == "sequential"
+            sequential = self.refit in ("sequential", "scales")
             self._supplies = read_supplies(self.path, self.task, sequential=sequential)
         found: Supplies = self._supplies
         return found
+
+    @cached_property
+    def _rearranger(self) -> Rearranger:
+        return Rearranger(self.dense, self.path, self.task, progress=self.progress)
 
     def _write(
         self,
         model: Any,
         allocation: Allocation,
         refit: Mapping[str, Any],
+        rearranged: Mapping[str, float],
         output: Path,
         overwrite: bool,
         reader: FreshProcess,
@@ -294,6 +345,7 @@ class Workshop:
                 self.path.provenance,
                 loader=verification.loader,
                 refit=refit,
+                rearranged=rearranged,
                 difference=verification.difference,
                 folder_name=output.name,
                 model=model,

@@ -164,7 +164,17 @@ def _seen_from(model: PreTrainedModel, record: dict[str, Any]) -> dict[str, Any]
         for here in (path, path.removeprefix(prefix), f"{prefix}{path}")
         if here in known
     }
-    return {**record, "places": places}
+    seen = {**record, "places": places}
+    if record.get("tokens"):
+        stack = record["tokens"]["stack"]
+        paths = (stack, stack.removeprefix(prefix), f"{prefix}{stack}")
+        here = next((path for path in paths if _is_there(model, path)), stack)
+        seen["tokens"] = {**record["tokens"], "stack": here}
+    return seen
+
+
+def _is_there(model: PreTrainedModel, path: str) -> bool:
+    return any(name == path for name, _ in model.named_modules())
 
 
 def _register(config_class: type[Any], base: type[Any]) -> None:

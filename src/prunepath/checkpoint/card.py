@@ -25,6 +25,7 @@ def model_card(
     *,
     loader: str,
     refit: Mapping[str, Any],
+    rearranged: Mapping[str, float],
     difference: float,
     folder_name: str,
     model: Any,
@@ -38,6 +39,7 @@ def model_card(
         provenance: how the path was found.
         loader: `"transformers"` or `"prunepath"`.
         refit: what the refit did, name -> value.
+        rearranged: what the rearrangement did, name -> value; empty: none.
         difference: largest difference of an answer after reloading.
         folder_name: name of the model's folder, for the example.
         model: the written model, which says how it loads.
@@ -91,8 +93,10 @@ def model_card(
         f"- objective `{provenance.objective}`, {provenance.tokens} calibration {counted} of "
         f"{provenance.data}, seed {provenance.seed}",
         f"- layout `{allocation.options.layout}`, widths in multiples of "
-        f"{allocation.options.multiple}",
-        "- refit: " + ", ".join(f"{key} {value}" for key, value in refit.items()),
+        f"{allocation.options.multiple}, rule `{allocation.options.rule}`",
+        *(["- rearranged: " + _listed(rearranged)] if rearranged else []),
+        *_merging(allocation),
+        "- refit: " + _listed(refit),
         f"- weights of the dense model: sha256 `{provenance.model_fingerprint}`",
         f"- read back in a fresh process, its answers differed by {difference:.2g} at most",
         "",
@@ -109,6 +113,20 @@ def _recipe(provenance: Provenance) -> list[str]:
         return []
     paper = f" ({recipe['paper']})" if recipe.get("paper") else ""
     return [f"- recipe `{recipe['name']}`{paper}"]
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def _merging(allocation: Allocation) -> list[str]:
+    """What is said of tokens that merge."""
+    if allocation.tokens is None:
+        return []
+    return [
+        f"- merges tokens that look alike while it runs: {allocation.tokens}; the answer has the "
+        "shape it had"
+    ]
 
 
 def _loading(

@@ -119,7 +119,7 @@ def compare(
             evaluation_split=evaluation_split,
             refit=refit,
             layout=layout,
-            seeds=integers(seeds, "--seeds"),
+            seeds=integers(seeds, "--seeds", "0,1,2"),
             choices=words(choices),
             questions=questions,
             tokenizer=tokenizer,

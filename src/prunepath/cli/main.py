@@ -1,4 +1,4 @@
-"""The commands: `search`, `extract`, `inspect`, `evaluate`, `curve`, `compare` and `methods`.
+"""The commands: `search`, `rescore`, `extract`, `curve` and those of other files in this folder.
 
 Every command calls the verb of the same name in `prunepath.api` with the same words. What is heavy
 is imported there, so that `prunepath --help` answers at once.
@@ -14,7 +14,7 @@ import typer
 from prunepath.cli import comparing, measuring
 from prunepath.cli import data_options as d
 from prunepath.cli import options as o
-from prunepath.cli.parse import hub_options, numbers, settings, words
+from prunepath.cli.parse import hub_options, integers, numbers, settings, words
 from prunepath.cli.session import EXIT_INTERRUPTED, listener, session
 
 __all__ = ["app", "run"]
@@ -126,6 +126,27 @@ def search(
 
 
 @app.command()
+def rescore(
+    path: o.Path_,
+    output: o.Output,
+    set_: o.Set = None,
+    overwrite: o.Overwrite = False,
+    json: o.Json = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Weigh the scores of a finished search anew; the model is not needed."""
+    with session(verbose=verbose):
+        from prunepath.api.rescore import rescore as verb
+        from prunepath.cli import show
+
+        made = verb(path, output=output, config=settings(set_), overwrite=overwrite)
+        if json:
+            show.print_json(show.search_json(made, output))
+        else:
+            show.search_text(made, output)
+
+
+@app.command()
 def extract(
     path: o.Path_,
     output: o.Output,
@@ -139,8 +160,13 @@ def extract(
     multiple: o.Multiple = None,
     floor: o.Floor = None,
     sequence_length: o.SequenceLength = None,
+    rule: o.Rule = None,
+    rearrange: o.Rearrange = None,
     refit: o.Refit = None,
     bias: o.Bias = None,
+    token_share: o.TokenShare = 0.0,
+    token_decay: o.TokenDecay = 1.0,
+    token_schedule: o.TokenSchedule = None,
     model: o.DenseModel = None,
     tokenizer: o.TokenizerSource = None,
     dtype: o.Dtype = "auto",
@@ -172,6 +198,11 @@ def extract(
             sequence_length=sequence_length,
             refit=refit,
             bias=bias,
+            rule=rule,
+            rearrange=rearrange,
+            token_share=token_share,
+            token_decay=token_decay,
+            token_schedule=integers(token_schedule, "--token-schedule", "8,4,4,0"),
             model=model,
             tokenizer=tokenizer,
             dtype=dtype,

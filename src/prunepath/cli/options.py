@@ -34,15 +34,20 @@ __all__ = [
     "Points",
     "Quiet",
     "Ratio",
+    "Rearrange",
     "RecipeFile",
     "Refit",
     "Revision",
+    "Rule",
     "Seed",
     "SequenceLength",
     "Set",
     "Source",
     "SpeedFlag",
     "Token",
+    "TokenDecay",
+    "TokenSchedule",
+    "TokenShare",
     "TokenizerSource",
     "TrustRemoteCode",
     "Verbose",
@@ -50,6 +55,7 @@ __all__ = [
 
 _BUDGET = "Budget (exactly one; a percentage is what is kept)"
 _CUT = "What is cut"
+_TOKENS = "Token merging (encoders of image patches)"
 _REFIT = "Refit"
 _LOAD = "Loading"
 _SHOWN = "Output"
@@ -167,12 +173,56 @@ SequenceLength = Annotated[
         rich_help_panel=_CUT,
     ),
 ]
+Rule = Annotated[
+    str | None,
+    typer.Option(
+        "--rule",
+        help="order (damage per cost; smaller budgets keep subsets) or knapsack (least sum of "
+        "damages, of two kinds).",
+        show_default=_RECIPE.format("order"),
+        rich_help_panel=_CUT,
+    ),
+]
+Rearrange = Annotated[
+    bool | None,
+    typer.Option(
+        "--rearrange/--no-rearrange",
+        help="Exchange units of each group by what they do together.",
+        show_default=_RECIPE.format("off"),
+        rich_help_panel=_CUT,
+    ),
+]
+
+TokenShare = Annotated[
+    float,
+    typer.Option(
+        "--token-share",
+        help="Part of the saving that merging patches at run time takes, 0 to 1.",
+        rich_help_panel=_TOKENS,
+    ),
+]
+TokenDecay = Annotated[
+    float,
+    typer.Option(
+        "--token-decay",
+        help="Patches merged in a block relative to the one before; 1: evenly.",
+        rich_help_panel=_TOKENS,
+    ),
+]
+TokenSchedule = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--token-schedule",
+        help="Patches to merge in every block, separated by commas, instead of a share.",
+        rich_help_panel=_TOKENS,
+    ),
+]
 
 Refit = Annotated[
     str | None,
     typer.Option(
         "--refit",
-        help="sequential (best), moments (one-shot) or none.",
+        help="sequential (best), moments (one-shot), scales (one number per unit) or none.",
         show_default=_RECIPE.format("sequential"),
         rich_help_panel=_REFIT,
     ),
@@ -180,7 +230,7 @@ Refit = Annotated[
 Bias = Annotated[
     bool | None,
     typer.Option(
-        "--bias",
+        "--bias/--no-bias",
         help="Let --refit moments add biases.",
         show_default=_RECIPE.format("no"),
         rich_help_panel=_REFIT,

@@ -35,7 +35,7 @@ def numbers(texts: Sequence[str], flag: str) -> list[float]:
         ) from None
 
 
-def integers(texts: Sequence[str], flag: str) -> list[int]:
+def integers(texts: Sequence[str] | None, flag: str, example: str) -> list[int]:
     """The same, read as whole numbers.
 
     Raises:
@@ -45,7 +45,7 @@ def integers(texts: Sequence[str], flag: str) -> list[int]:
         return [int(word) for word in words(texts)]
     except ValueError as error:
         raise RequestError(
-            f"{flag} takes whole numbers ({error}); for example {flag} 0,1,2"
+            f"{flag} takes whole numbers ({error}); for example {flag} {example}"
         ) from None
 
 

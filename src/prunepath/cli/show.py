@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from prunepath.allocation.allocate import Allocation
     from prunepath.api.workshop import Extraction
     from prunepath.path import SolutionPath
     from prunepath.report.comparison import ComparisonRow
@@ -57,7 +58,10 @@ def search_json(path: SolutionPath, folder: Path) -> dict[str, Any]:
 def extraction_text(made: Extraction) -> None:
     """What an extraction reached, how it was repaired and checked, and how to go on."""
     console = open_console()
-    print_lines(console, f"reached {made.allocation}", _refit_sentence(made.refit))
+    lines = [f"reached {made.allocation}", _damage_sentence(made.allocation)]
+    if made.rearranged:
+        lines.append("rearranged: " + _listed(made.rearranged))
+    print_lines(console, *lines, _refit_sentence(made.refit))
     if made.latency_seconds is not None:
         print_lines(console, f"measured: {1e3 * made.latency_seconds:.3g} ms for one forward pass")
     check = made.verification
@@ -84,6 +88,10 @@ def extraction_json(made: Extraction) -> dict[str, Any]:
         "reached": asked.reached,
         "ratio": asked.ratio,
         "layout": asked.options.layout,
+        "rule": asked.options.rule,
+        "damage_kept": dict(asked.damage_kept),
+        "rearranged": dict(made.rearranged),
+        "tokens": None if asked.tokens is None else asked.tokens.to_record(),
         "task": made.task,
         "sequence_length": asked.options.sequence_length,
         "cost": vars(asked.cost),
@@ -126,8 +134,19 @@ def _cost_table(console: Console, made: Extraction) -> None:
 
 
 def _refit_sentence(refit: Mapping[str, Any]) -> str:
-    rest = [f"{name} {value}" for name, value in refit.items() if name != "kind"]
-    return ", ".join([f"refit: {refit['kind']}", *rest])
+    rest = {name: value for name, value in refit.items() if name != "kind"}
+    return f"refit: {refit['kind']}" + (f", {_listed(rest)}" if rest else "")
+
+
+def _damage_sentence(allocation: Allocation) -> str:
+    """What a rule makes large; beside another rule, what the order keeps of it."""
+    kept, rule = allocation.damage_kept, allocation.options.rule
+    beside = "" if rule == "order" else f" (by the order {kept['order']:.6g})"
+    return f"damage kept by the rule {rule}: {kept[rule]:.6g}{beside}"
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
 def _next_commands(made: Extraction) -> list[str]:

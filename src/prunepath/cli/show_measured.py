@@ -43,6 +43,8 @@ def inspection_text(found: Inspection) -> None:
             f"'{made.method}', {made.calibration_size} of {made.data}, objective {made.objective}, "
             f"seed {made.seed}",
         )
+    if found.tokens is not None:
+        print_lines(console, f"merges tokens while it runs: {found.tokens}")
     macs = f"MACs ({found.stated_for})"
     headings = ("unit kind", "groups", "units", "widths", "parameters", macs)
     table = new_table(*headings, "weights", "KV/token", "runs in")
@@ -84,6 +86,7 @@ def inspection_json(found: Inspection) -> dict[str, Any]:
         "block_params": structure.block_params,
         "sequence_length": found.sequence_length,
         "cost": vars(found.cost),
+        "tokens": None if found.tokens is None else found.tokens.to_record(),
         "kinds": [{**vars(kind), "unit": vars(kind.unit)} for kind in found.kinds],
         "left_alone": [vars(item) for item in structure.left_alone],
         "provenance": None if found.provenance is None else vars(found.provenance),

@@ -9,7 +9,7 @@ Shapes: N samples, B samples of a batch.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -68,18 +68,22 @@ class Samples:
         description = f"{self.description}, {start} to {stop - 1} of those"
         return self._slice(start, stop, description, fingerprint="")
 
-    def without(self, rows: Collection[int]) -> Samples:
-        """All samples but those at some indices, with their own fingerprint."""
-        import torch
-
-        left = [row for row in range(len(self)) if row not in rows]
-        return Samples(
-            inputs={name: value[torch.tensor(left)] for name, value in self.inputs.items()},
-            labels=None if self.labels is None else self.labels[torch.tensor(left)],
-            references=tuple(self.references[row] for row in left if self.references),
-            description=f"{self.description}, without {len(self) - len(left)} of those",
-            notes=self.notes,
+    def chosen(self, indices: Sequence[int]) -> Self:
+        """The samples of these indices, in that order."""
+        name = f"{self.fingerprint}[{','.join(map(str, indices))}]"
+        return replace(
+            self,
+            inputs={key: value[list(indices)] for key, value in self.inputs.items()},
+            labels=None if self.labels is None else self.labels[list(indices)],
+            references=tuple(self.references[i] for i in indices) if self.references else (),
+            fingerprint=name,
         )
+
+    def without(self, rows: Collection[int]) -> Self:
+        """All samples but those at some indices, with their own fingerprint."""
+        left = [row for row in range(len(self)) if row not in rows]
+        description = f"{self.description}, without {len(self) - len(left)} of those"
+        return replace(self.chosen(left), description=description, fingerprint="")
 
     def _slice(self, start: int, stop: int, description: str, fingerprint: str) -> Self:
         return replace(

@@ -86,6 +86,11 @@ def latency_table(
 
 
 def _require_alike(model: Any, structure: Structure) -> None:
+    if any(place.routed for place in structure.places):
+        raise RequestError(
+            f"a latency budget was asked for, and in a '{model.config.model_type}' model a router "
+            "decides what runs, so that time depends on the text; use --macs or --params"
+        )
     shapes: dict[str, set[tuple[tuple[str, int], ...]]] = {}
     for place in structure.places:
         shapes.setdefault(_sort(place), set()).add(tuple(sorted(place.factors.items())))
@@ -135,6 +140,8 @@ def _shrunk(structure: Structure, place: PlaceInfo, fractions: dict[str, float])
     """A selection that keeps the first units of every lane of one place."""
     keep = {}
     for group in structure.groups_by_place[place.path]:
+        if group.is_sublayer:
+            continue
         (name,) = (name for name in group.unit.names if name != group.tied)
         if name in fractions:
             lane = np.arange(group.lane_width) < max(1, round(fractions[name] * group.lane_width))

@@ -10,8 +10,10 @@ and a unit's score is how many polls it has spent with Gamma above 0 (Solution P
 
 Deviations: their lr of 1e-3 over a hundred thousand steps is scaled up to fit a few hundred; ties
 of the score, which are many, go to the larger z and then to the smaller index, since a path is a
-total order; attention and FFN units share one order instead of one each with the same ratio; and
-gates are per KV group instead of one vector for all heads. Their objective is the task loss.
+total order; attention and FFN units share one order instead of one each with the same ratio;
+gates are per KV group instead of one vector for all heads; and a whole sub-layer, which their rule
+does not know, has no gate here and counts as all finest units before its consumer together. Their
+objective is the task loss.
 """
 
 from __future__ import annotations
@@ -45,12 +47,13 @@ def authors_ranking(context: SearchContext, config: SppConfig) -> Ranking:
     Raises:
         NumericsError: the loss is not finite.
     """
-    groups = context.structure.groups
+    groups = [group for group in context.structure.groups if not group.is_sublayer]
+    num_units = sum(group.num_units for group in groups)
     store = RunState(context, "spp-authors", {"method": "spp", **config.to_dict()})
     with frozen(context.model):
         loss = GateLoss(context, groups, config.batch_windows)
         found = store.load()
-        state, start = (found[0], found[1]["step"]) if found else (_start(_num_units(context)), 0)
+        state, start = (found[0], found[1]["step"]) if found else (_start(num_units), 0)
         steps = range(start, config.max_steps)
         for step in track(context.progress, steps, "following the path"):
             batches = loss.batches_of(step, config.batches_per_step)
@@ -67,12 +70,12 @@ def authors_ranking(context: SearchContext, config: SppConfig) -> Ranking:
         group.name: unit_cost(context.structure, group).params / part.numpy()
         for group, part in zip(groups, loss.split(torch.from_numpy(place)).values(), strict=True)
     }
+    inside = {group.gate.key: group.name for group in context.structure.finest_groups}
+    for group in context.structure.groups:
+        if group.is_sublayer:
+            damage[group.name] = damage[inside[group.gate.key]].sum(keepdims=True)
     scored = float((state["polls"] > 0).double().mean())
     return Ranking(damage=damage, extra={"steps": config.max_steps, "entered_fraction": scored})
-
-
-def _num_units(context: SearchContext) -> int:
-    return sum(group.num_units for group in context.structure.groups)
 
 
 def _start(num_units: int) -> dict[str, Tensor]:

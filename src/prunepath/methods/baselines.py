@@ -80,6 +80,11 @@ def _norms(context: SearchContext, group: UnitGroup) -> FloatArray:
     place = context.structure.places_by_path[group.place]
     log_product = np.zeros(group.num_units)
     num_factors = 0
+    for unit, path in enumerate(group.members):  # modules that leave whole: all of each tensor
+        tensors = context.structure.places_by_path[path].tensors
+        whole = [context.weight(t.name).double().norm().item() for t in tensors if any(t.rows)]
+        log_product[unit] = np.log(np.maximum(whole, 1e-300)).sum()
+        num_factors = len(whole)
     for tensor in place.tensors:
         for dim, axis in enumerate(tensor.axes):
             if not axis.covers(group.unit) or not any(tensor.rows):
@@ -106,9 +111,8 @@ class Random(Method):
 
     def rank(self, context: SearchContext) -> Ranking:
         generator = np.random.default_rng(context.seed)
+        # Sub-layers draw last: the finer units of a model are ranked alike with and without them.
+        groups = sorted(context.structure.groups, key=lambda group: group.is_sublayer)
         return Ranking(
-            damage={
-                group.name: generator.random(group.num_units) + 1e-9
-                for group in context.structure.groups
-            }
+            damage={group.name: generator.random(group.num_units) + 1e-9 for group in groups}
         )

@@ -2,7 +2,8 @@
 
 Both functions empty one group in rounds and record when each unit leaves and what that costs in
 nats per token. The record is made strictly increasing along a lane, so that the damage alone tells
-the order of a group.
+the order of a group. With the identity for G the loss is half the squared error of the map's own
+output, row by row, and no gradient is needed.
 
 - `eliminate_with_refit`: units are columns of a linear map that is repaired after every removal.
   With input second moment H and output-gradient second moment G, removing the columns u costs
@@ -27,7 +28,13 @@ from torch import Tensor
 from prunepath.statistics.solve import factor
 from prunepath.structure.axes import IntArray
 
-__all__ = ["eliminate", "eliminate_with_refit", "median_scale"]
+__all__ = [
+    "coupling_block",
+    "eliminate",
+    "eliminate_with_refit",
+    "energy_by_unit",
+    "median_scale",
+]
 
 _GAP = 1e-9  # two damages of a lane differ by at least this part: ties would lose the order
 
@@ -45,7 +52,7 @@ def median_scale(diagonal: Tensor) -> float:
 def eliminate_with_refit(
     weight_OI: Tensor,
     moment_II: Tensor,
-    output_gradient_OO: Tensor,
+    output_gradient_OO: Tensor | None,
     owner_I: IntArray,
     num_lanes: int,
     *,
@@ -60,7 +67,7 @@ def eliminate_with_refit(
     Args:
         weight_OI: the consumer's weight.
         moment_II: mean outer product of its inputs.
-        output_gradient_OO: mean outer product of its output gradients.
+        output_gradient_OO: mean outer product of its output gradients; None: the identity.
         owner_I: unit of every column.
         num_lanes: lanes that lose equally many units in every round.
         rounds: rounds to empty a lane in; more are closer to one unit at a time.
@@ -75,14 +82,16 @@ def eliminate_with_refit(
     """
     columns_UC = _columns_by_unit(owner_I)
     lanes = _Lanes(len(columns_UC), num_lanes, removed, damage)
-    per_round = max(1, -(-columns_UC.shape[0] // (num_lanes * rounds)))
+    per_round = -(-len(columns_UC) // (num_lanes * rounds))
     out = columns_UC[lanes.out].reshape(-1)
     stay = columns_UC[lanes.left.reshape(-1)].reshape(-1)
     scale = median_scale(moment_II.diagonal())
     moment = moment_II.double() / scale
     moment.diagonal().add_(damping)
     weight = weight_OI.to(moment.device).double() * scale**0.5
-    rows = _root(output_gradient_OO.to(moment.device)) @ weight
+    rows = weight
+    if output_gradient_OO is not None:
+        rows = _root(output_gradient_OO.to(moment.device)) @ weight
     inverse = torch.cholesky_inverse(factor(moment[stay][:, stay], damping))
     rows = rows[:, stay] + rows[:, out] @ (moment[out][:, stay] @ inverse)
     columns = torch.arange(len(stay)).view(-1, columns_UC.shape[1])  # of each unit left
@@ -110,6 +119,7 @@ def eliminate(
     block_UU: Tensor,
     num_lanes: int,
     *,
+    rounds: int = 0,
     order: Tensor | None = None,
     removed: Tensor | None = None,
     damage: Tensor | None = None,
@@ -118,9 +128,10 @@ def eliminate(
 
     Args:
         block_UU: curvature of the gates, nats per token: mean outer product of gate gradients.
-        num_lanes: lanes that lose one unit each in every round.
-        order: units to take, first removed first, lanes mixed as they like; None takes the
-            cheapest one each time.
+        num_lanes: lanes that lose equally many units in every round.
+        rounds: rounds to empty a lane in; 0: one unit of every lane at a time.
+        order: units to take one by one, first removed first, lanes mixed as they like; None takes
+            the cheapest each time.
         removed: units already out, bool, (U,), equally many in every lane. Their interactions
             count as far as the block holds them.
         damage: damage of the units already out, (U,); other entries are not read.
@@ -131,25 +142,71 @@ def eliminate(
     block = block_UU.double().cpu()
     lanes = _Lanes(len(block), num_lanes, removed, damage)
     cost_U = block.diagonal() / 2 + block[lanes.out].sum(0)
-    if order is not None:  # a place in the order is a cost of its own kind
+    if order is not None:
         place_U = torch.empty(len(block), dtype=torch.int64)
         place_U[order] = torch.arange(len(order))
         left = lanes.left.gather(1, place_U[lanes.left].argsort(dim=1))
-    else:
-        left = lanes.left
-    open_LW = torch.zeros_like(left, dtype=torch.float64)
-    for turn in range(left.shape[1]):
-        cost_LW = cost_U[left]
-        if order is None:
-            value, where = (cost_LW + open_LW).min(dim=1)
-        else:
-            where = torch.full((num_lanes,), turn)
-            value = cost_LW[:, turn]
-        units = left.gather(1, where[:, None]).squeeze(1)
-        lanes.record(units, value)
-        open_LW.scatter_(1, where[:, None], torch.inf)
-        cost_U = cost_U + block[units].sum(0)
+        for units in left.T:
+            lanes.record(units, cost_U[units])
+            cost_U = cost_U + block[units].sum(0)
+        return lanes.damage
+    per_round = -(-len(block) // (num_lanes * rounds)) if rounds else 1
+    while lanes.left.numel():
+        units = lanes.left.reshape(-1)
+        gone = lanes.take(cost_U[lanes.left], per_round)
+        cost_U = cost_U + block[units[gone]].sum(0)
     return lanes.damage
+
+
+def coupling_block(
+    weight_OI: Tensor,
+    moment_II: Tensor,
+    owner_I: IntArray,
+    output_gradient_OO: Tensor | None = None,
+) -> Tensor:
+    """What removing pairs of units costs together, nothing repaired: B = H o (W^T G W) by unit.
+
+    1/2 1_M^T B 1_M is half the G-weighted squared output error after removing the set M: the
+    Kronecker-factored Fisher block of the gates, and with G = 1 half the energy of what M adds to
+    the output.
+
+    Args:
+        weight_OI: the consumer's weight.
+        moment_II: mean outer product of its inputs.
+        owner_I: unit of every column.
+        output_gradient_OO: mean outer product of its output gradients; None: the identity.
+
+    Returns:
+        float64 on the moment's device, (U, U).
+    """
+    columns = weight_OI.to(moment_II.device).double()
+    right = columns
+    if output_gradient_OO is not None:
+        right = output_gradient_OO.to(moment_II.device) @ columns
+    block = moment_II * (columns.T @ right)
+    num_units = int(owner_I.max()) + 1
+    if num_units == len(owner_I):
+        return block
+    owner = torch.from_numpy(owner_I.copy()).to(block.device)
+    half = block.new_zeros(num_units, len(block)).index_add_(0, owner, block)
+    return block.new_zeros(num_units, num_units).index_add_(1, owner, half)
+
+
+def energy_by_unit(weight_OI: Tensor, moment_II: Tensor, owner_I: IntArray) -> Tensor:
+    """E||W_u x_u||^2 of every unit alone: the diagonal of `coupling_block`, without the block.
+
+    Args:
+        weight_OI: the consumer's weight.
+        moment_II: mean outer product of its inputs.
+        owner_I: unit of every column.
+
+    Returns:
+        float64, (U,).
+    """
+    columns_UC = _columns_by_unit(owner_I).to(moment_II.device)
+    own = weight_OI.to(moment_II.device).double()[:, columns_UC].permute(1, 0, 2)  # (U, O, C)
+    moment_UCC = moment_II[columns_UC[:, :, None], columns_UC[:, None, :]].double()
+    return (own @ moment_UCC * own).sum((1, 2))
 
 
 class _Lanes:

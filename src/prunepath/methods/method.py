@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "METHODS",
+    "Companion",
     "CostClass",
     "Method",
     "MethodConfig",
@@ -107,6 +108,14 @@ class SearchContext:
         return torch.Generator().manual_seed(self.seed * 1_000_003 + offset)
 
 
+class Companion(Protocol):
+    """What a method keeps beside its path, in a file of its own."""
+
+    def save(self, file: Path) -> None:
+        """Write it, atomically."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Ranking:
     """What a method finds out.
@@ -118,11 +127,13 @@ class Ranking:
         entry_time: group -> selection time, small matters most, (units,); None where the method
             has no times of its own and the order by damage per parameter stands for them.
         extra: anything worth keeping in the path's header; JSON-ready.
+        companions: file name -> what is written beside the path under that name.
     """
 
     damage: Mapping[str, FloatArray]
     entry_time: Mapping[str, FloatArray] | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    companions: Mapping[str, Companion] = field(default_factory=dict)
 
 
 class Method:
@@ -131,6 +142,10 @@ class Method:
     name: ClassVar[str]
     summary: ClassVar[str]
     Config: ClassVar[type[MethodConfig]] = MethodConfig
+    objectives: ClassVar[tuple[str, ...]] = ("kl", "task")
+    """Objectives it can be given."""
+    after_scoring: ClassVar[tuple[str, ...]] = ()
+    """Settings that only say how stored scores become damages: what `rerank` may be given anew."""
 
     def __init__(self, config: MethodConfig | None = None) -> None:
         self.config: Any = config if config is not None else self.Config()
@@ -147,9 +162,39 @@ class Method:
         """What its order takes: no data, forward passes, gradients, or runs of its own."""
         return "gradients" if self.wanted().backward else "forward-only"
 
+    def require_objective(self, objective: str) -> None:
+        """Refuse an objective the method has nothing to do with.
+
+        Raises:
+            RequestError: naming those it has.
+        """
+        if objective not in self.objectives:
+            raise RequestError(
+                f"the method '{self.name}' compares with the dense model and reads no labels, and "
+                f"the objective '{objective}' was asked for; leave it out, or give "
+                f"'{self.objectives[0]}'"
+            )
+
     def rank(self, context: SearchContext) -> Ranking:
         """Score all units."""
         raise NotImplementedError
+
+    def rerank(self, structure: Structure, folder: Path, extra: Mapping[str, Any]) -> Ranking:
+        """Damages from the scores that an earlier search of this method stored.
+
+        Args:
+            structure: that of the path.
+            folder: where the path lies.
+            extra: what the search kept in the path's header.
+
+        Raises:
+            RequestError: the method stores no scores.
+            PathFileError: they are missing, damaged, or of another search.
+        """
+        raise RequestError(
+            f"this path was searched with '{self.name}', which keeps no scores to weigh anew; "
+            "search again with other settings, or with --method optin"
+        )
 
 
 METHODS: Registry[type[Method]] = Registry("method", "prunepath.methods")
@@ -159,6 +204,7 @@ for _name, _target in {
     "magnitude": "prunepath.methods.baselines:Magnitude",
     "taylor": "prunepath.methods.baselines:Taylor",
     "random": "prunepath.methods.baselines:Random",
+    "optin": "prunepath.methods.optin.optin:Optin",
 }.items():
     METHODS.register(_name, _target)
 

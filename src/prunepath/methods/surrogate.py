@@ -3,8 +3,9 @@
 Every group is one block. Where its units are columns of a linear map (its consumer) there are two
 models of the curvature: `refit`, the cost of a removal after the best repair of what is left, and
 `fisher`, the Kronecker-factored block C o (W^T G W) without repair (C: second moment of the inputs,
-G: of the output gradients). Query-key coordinates have no linear map to repair; they use the exact
-block of their gate gradients, or its diagonal in groups too large for one.
+G: of the output gradients). A whole sub-layer leaves no columns to repair, and its block is one
+number. Query-key coordinates have no linear map to repair; they use the exact block of their gate
+gradients, or its diagonal in groups too large for one.
 
 All damages are in nats per token, so groups of all kinds merge by damage per cost. They work on
 means of whatever statistics they are given: a group can be continued with statistics collected on
@@ -16,13 +17,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from prunepath.methods.elimination import eliminate, eliminate_with_refit
+from prunepath.methods.elimination import coupling_block, eliminate, eliminate_with_refit
 from prunepath.methods.flow import flow_order
 from prunepath.methods.method import FloatArray, SearchContext
 from prunepath.methods.spp_config import SppConfig
 from prunepath.statistics.sums import Statistics
 from prunepath.structure.axes import BoolArray
-from prunepath.structure.gates import owner_index
 from prunepath.structure.matrices import weight_of
 from prunepath.structure.units import UnitGroup
 
@@ -73,7 +73,8 @@ def group_damage(
     """
     out = None if removed is None else torch.from_numpy(removed)
     before = None if damage is None else torch.from_numpy(damage)
-    if weight is not None and config.curvature == "refit":
+    refit = config.curvature == "refit"
+    if weight is not None and refit and not group.is_sublayer:
         values = eliminate_with_refit(
             weight,
             statistics.mean("moments", group.consumer),
@@ -88,6 +89,9 @@ def group_damage(
         )
         return values.numpy()
     block = curvature_block(group, statistics, weight)
+    if weight is not None and refit:  # of a whole sub-layer nothing is left to be repaired
+        ratio = _trusted_ratio(group, statistics, block.diagonal().cpu(), config.correction)
+        block = block if ratio is None else block * ratio.to(block.device)
     order = None
     if config.solver == "flow":
         order = flow_order(block, removed=out, **config.bregman_settings)
@@ -113,6 +117,15 @@ def _measured_over_factored(
         factored = (moment * (columns * (gradients @ columns)).sum(0)).cpu()
     else:
         factored = curvature_block(group, statistics, weight).diagonal().cpu()
+    return _trusted_ratio(group, statistics, factored, exponent)
+
+
+def _trusted_ratio(
+    group: UnitGroup, statistics: Statistics, factored: Tensor, exponent: float
+) -> Tensor | None:
+    """Measured over factored diagonal within bounds, to a power, (units,); None: a power of 0."""
+    if not exponent:
+        return None
     measured = statistics.mean("fisher", group.name).cpu()
     ratio = measured / factored.clamp_min(torch.finfo(torch.float64).tiny)
     return ratio.clamp(*_TRUSTED_RATIOS).pow(exponent)
@@ -131,12 +144,9 @@ def curvature_block(group: UnitGroup, statistics: Statistics, weight: Tensor | N
         if group.name in statistics.fisher_blocks:
             return statistics.mean("fisher_blocks", group.name)
         return statistics.mean("fisher", group.name).diag()
-    moment = statistics.mean("moments", group.consumer)
-    gradients = statistics.mean("output_gradients", group.consumer)
-    columns = weight.to(moment.device).double()
-    block = moment * (columns.T @ gradients.to(moment.device) @ columns)
-    if group.num_units == group.gate.layout.size:
-        return block
-    owner = owner_index(group).to(block.device)
-    half = block.new_zeros(group.num_units, len(block)).index_add_(0, owner, block)
-    return block.new_zeros(group.num_units, group.num_units).index_add_(1, owner, half)
+    return coupling_block(
+        weight,
+        statistics.mean("moments", group.consumer),
+        group.gate.layout.owner(group.unit),
+        statistics.mean("output_gradients", group.consumer),
+    )

@@ -28,9 +28,14 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "kinds": (list, tuple),
     "multiple": (int,),
     "floor": (int,),
+    "rule": (str,),
+    "rearrange": (bool,),
     "refit": (str,),
     "bias": (bool,),
 }
+
+
+_OPEN = ("multiple", "floor", "rearrange", "bias")  # None leaves them open
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +52,8 @@ class Recipe:
         kinds: unit kinds that are cut; empty: what the layout cuts best.
         multiple: widths end as multiples of this; None: the usual.
         floor: smallest width any group keeps; None: the usual.
+        rule: how units are chosen under a budget; empty: the usual.
+        rearrange: whether units of a group are exchanged afterwards; None: the usual.
         refit: the repair after a cut, `"none"` where the paper has none; empty: the usual.
         bias: whether the repair moves biases; None: the usual.
 
@@ -72,6 +79,8 @@ class Recipe:
     kinds: tuple[str, ...] = ()
     multiple: int | None = None
     floor: int | None = None
+    rule: str = ""
+    rearrange: bool | None = None
     refit: str = ""
     bias: bool | None = None
 
@@ -79,7 +88,7 @@ class Recipe:
         for name, allowed in _TYPES.items():
             value = getattr(self, name)
             fine = isinstance(value, allowed) and (bool in allowed or not isinstance(value, bool))
-            if not fine and not (value is None and name in ("multiple", "floor", "bias")):
+            if not fine and not (value is None and name in _OPEN):
                 raise RequestError(
                     f"the field '{name}' of a recipe is {value!r}; give a {allowed[0].__name__}"
                 )
@@ -183,5 +192,5 @@ class Recipe:
             beside.write_text(text + "\n", encoding="utf-8")
 
 
-EXTRACTION = ("layout", "kinds", "multiple", "floor", "refit", "bias")
+EXTRACTION = ("layout", "kinds", "multiple", "floor", "rule", "rearrange", "refit", "bias")
 """Fields that say how to cut and repair; the words of `extract`."""

@@ -29,6 +29,13 @@ for _recipe in (
         refit="none",
     ),
     Recipe(
+        name="optin",
+        method="optin",
+        summary="how far a removal bends the features behind it; no labels, no training",
+        paper="The Need for Speed, ICLR 2024, arXiv 2403.17921",
+        refit="none",
+    ),
+    Recipe(
         name="taylor",
         method="taylor",
         summary="first-order Taylor on the task loss",

@@ -1,8 +1,9 @@
 """Hooks that turn forward and backward passes over calibration data into sums.
 
 Weights are frozen. Activations at gate sites and consumers are read by hooks; the gradient of a
-gate is the activation times its gradient, summed over the positions the unit owns, so no gate has
-to be multiplied in and no weight gradient is ever allocated.
+gate is the activation times its gradient (of a router's logits, the gradient itself), summed over
+the positions the unit owns, so no gate has to be multiplied in and no weight gradient is ever
+allocated.
 """
 
 from __future__ import annotations
@@ -17,12 +18,20 @@ import torch
 from torch import Tensor, nn
 
 from prunepath.data.samples import Samples
+from prunepath.statistics.gate_gradients import reading_gates
 from prunepath.statistics.sums import Statistics
-from prunepath.structure.gates import at_site
 from prunepath.structure.matrices import own_inputs
 from prunepath.structure.units import Structure, UnitGroup
 
-__all__ = ["BLOCK_LIMIT", "Recorder", "Wanted", "estimate_bytes", "recording"]
+__all__ = [
+    "BLOCK_LIMIT",
+    "Recorder",
+    "Wanted",
+    "checkpointed_layers",
+    "estimate_bytes",
+    "reading_gates",
+    "recording",
+]
 
 BLOCK_LIMIT = 512
 """Groups with more units than this get no full block of gate gradients."""
@@ -85,9 +94,27 @@ class Recorder:
     def terms(self, units: Tensor) -> Tensor:
         """Gate gradients (rows, units) with one row for every term of the loss."""
         flat = units.reshape(-1, units.shape[-1])
-        if self.per_sample and self._samples and len(flat) % self._samples == 0:
-            return flat.view(self._samples, -1, flat.shape[-1]).sum(1)
+        found = self.by_sample(flat) if self.per_sample else flat
+        return found.sum(1) if found.ndim > 2 else found
+
+    def by_sample(self, flat: Tensor) -> Tensor:
+        """Rows (N, n) as (samples, rows of one, n), where every sample has equally many."""
+        if self._samples and len(flat) % self._samples == 0:
+            return flat.view(self._samples, -1, flat.shape[-1])
         return flat
+
+    def take(self, group: UnitGroup, units: Tensor) -> None:
+        """Add the gate gradients (..., units) of a group to the sums."""
+        if group.gate.side == "logits":  # a router sees the tokens of all windows as one list
+            units = self.by_sample(units)
+        terms, sums = self.terms(units), self.sums
+        sums.add_("fisher", group.name, terms.square().sum(0))
+        sums.add_("gradient", group.name, terms.sum(0))
+        # The gradient of a gate that all tokens of a window share.
+        whole = units.sum(1) if units.ndim > 2 else units
+        sums.add_("gradient_windows", group.name, whole.reshape(-1, group.num_units).abs().sum(0))
+        if group.num_units <= BLOCK_LIMIT:
+            sums.add_moment_("fisher_blocks", group.name, terms)
 
     def real(self, rows: Tensor) -> Tensor:
         """Rows (N, n) of an activation that are no padding."""
@@ -124,18 +151,12 @@ def recording(
         The recorder, to be told of every batch before it runs.
     """
     recorder = Recorder(sums, wanted, per_sample)
-    sites: dict[tuple[str, str, int], list[UnitGroup]] = {}
-    for group in structure.groups:
-        sites.setdefault(group.gate.key, []).append(group)
     consumers = dict.fromkeys(group.consumer for group in structure.groups if group.consumer)
     with ExitStack() as stack:
         if wanted.backward:
-            stack.enter_context(_checkpointed_layers(model, structure))
+            stack.enter_context(checkpointed_layers(model, structure))
         if wanted.gradients:
-            for groups in sites.values():
-                stack.enter_context(
-                    at_site(model, groups[0].gate, _GradientReader(groups, recorder).read)
-                )
+            stack.enter_context(reading_gates(model, structure.groups, recorder.take))
         for name in consumers:
             module = model.get_submodule(name)
             if wanted.moments:
@@ -148,7 +169,7 @@ def recording(
 
 
 @contextmanager
-def _checkpointed_layers(model: nn.Module, structure: Structure) -> Iterator[None]:
+def checkpointed_layers(model: nn.Module, structure: Structure) -> Iterator[None]:
     """Layers that store their input and nothing else between forward and backward."""
     from torch.utils.checkpoint import checkpoint
 
@@ -182,54 +203,6 @@ def _needs_gradient(value: Any) -> bool:
     if isinstance(value, Tensor):
         return value.requires_grad
     return isinstance(value, list | tuple) and any(_needs_gradient(item) for item in value)
-
-
-class _GradientReader:
-    """Reads gate gradients of all groups that share one site."""
-
-    def __init__(self, groups: list[UnitGroup], recorder: Recorder) -> None:
-        self._recorder = recorder
-        gate = groups[0].gate
-        layout, positions = gate.layout, gate.positions
-        self._where = None if positions is None else torch.from_numpy(positions)
-        self._sizes = layout.sizes
-        self._groups = [
-            (
-                group,
-                [dim - len(layout.names) for dim, name in enumerate(layout.names)
-                 if name not in group.unit.names],
-            )
-            for group in groups
-        ]  # fmt: skip
-
-    def read(self, activation: Tensor) -> Tensor:
-        if not torch.is_grad_enabled():  # the run that only stores layer inputs
-            return activation
-        if not activation.requires_grad:
-            activation = activation.detach().requires_grad_()
-        value = activation.detach()
-        _on_gradient(activation, lambda gradient: self._add(value, gradient))
-        return activation
-
-    def _add(self, activation: Tensor, gradient: Tensor) -> None:
-        contribution = (activation * gradient).float()
-        if self._where is not None:
-            contribution = contribution.index_select(-1, self._where.to(contribution.device))
-        contribution = contribution.reshape(*contribution.shape[:-1], *self._sizes)
-        sums = self._recorder.sums
-        for group, others in self._groups:  # a unit's gradient sums over the factors it lacks
-            units = contribution.sum(others) if others else contribution
-            units = units.reshape(*activation.shape[:-1], group.num_units)  # (B, T, units)
-            terms = self._recorder.terms(units)
-            sums.add_("fisher", group.name, terms.square().sum(0))
-            sums.add_("gradient", group.name, terms.sum(0))
-            # The gradient of a gate that all tokens of a window share.
-            whole = units.sum(1) if units.ndim > 2 else units
-            sums.add_(
-                "gradient_windows", group.name, whole.reshape(-1, group.num_units).abs().sum(0)
-            )
-            if group.num_units <= BLOCK_LIMIT:
-                sums.add_moment_("fisher_blocks", group.name, terms)
 
 
 def _on_gradient(tensor: Tensor, act: Callable[[Tensor], None]) -> None:

@@ -123,9 +123,13 @@ def kl_to_dense(logits: Tensor, dense_logits: Tensor, keep: Tensor | None = None
         keep: bool (...), the rows that count; None: all of them.
 
     Returns:
-        A scalar in nats, differentiable in `logits`.
+        A scalar in nats, differentiable in `logits`; formed in float32, in float64 where they are.
     """
-    target = torch.log_softmax(dense_logits.float(), dim=-1)
-    own = torch.log_softmax(logits.float(), dim=-1)
+    target = torch.log_softmax(_wide(dense_logits), dim=-1)
+    own = torch.log_softmax(_wide(logits), dim=-1)
     divergence = (target.exp() * (target - own)).sum(-1)
     return (divergence if keep is None else divergence[keep.to(divergence.device)]).mean()
+
+
+def _wide(logits: Tensor) -> Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()

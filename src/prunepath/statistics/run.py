@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from prunepath.data.samples import Samples
     from prunepath.tasks.task import Task
 
-__all__ = ["collect", "load_outputs", "outputs_file"]
+__all__ = ["collect", "draw_backward", "load_outputs", "outputs_file"]
 
 _SECONDS_BETWEEN_CHECKPOINTS = 20.0
 _WORK_PER_CHECKPOINT = 40.0  # seconds of work for each second of writing
@@ -92,7 +92,7 @@ def collect(
             with _keeping_outputs(model, structure, folder, index, index < output_batches):
                 recorder.begin(batch)
                 if wanted.backward:
-                    _backward(model, task, batch, objective, generator, index)
+                    draw_backward(model, task, batch, objective, generator, index)
                 else:
                     _forward(model, task, batch)
             if time.monotonic() - last_saved > pause:
@@ -111,7 +111,7 @@ def collect(
     return sums
 
 
-def _backward(
+def draw_backward(
     model: nn.Module,
     task: Task,
     batch: Samples,
@@ -119,6 +119,11 @@ def _backward(
     generator: torch.Generator,
     index: int,
 ) -> None:
+    """Forward, and backward from a gradient drawn at the answer.
+
+    Raises:
+        NumericsError: the answer is not finite; batch `index` is named.
+    """
     output = task.output(model, batch.to(_device(model)))
     try:
         gradient = task.draw(output, batch, objective, generator)

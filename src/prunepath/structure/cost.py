@@ -18,9 +18,11 @@ from prunepath.structure.selection import (
     Selection,
     everything,
     kept_positions,
+    remains,
     run_positions,
     tensor_positions,
 )
+from prunepath.structure.tokens import TokenSchedule
 from prunepath.structure.units import PlaceInfo, Structure, UnitGroup
 
 __all__ = ["Cost", "cost_of", "place_cost", "unit_cost", "value_at"]
@@ -64,13 +66,20 @@ class Cost:
 
 
 def place_cost(
-    structure: Structure, place: PlaceInfo, selection: Selection, sequence_length: int
+    structure: Structure,
+    place: PlaceInfo,
+    selection: Selection,
+    sequence_length: int,
+    tokens: TokenSchedule | None = None,
 ) -> Cost:
-    """Cost of one sub-layer under a selection.
+    """Cost of one sub-layer under a selection, and where tokens merge under a schedule.
 
     MACs are those of one sequence of `sequence_length` tokens, or of one image; attention counts
     the full square of token pairs, as fused kernels and FLOP counters do, not its causal half.
+    What a router no longer sends to a place that is gone, the others of its kind get.
     """
+    if not remains(structure, place, selection):
+        return Cost(params=0, macs=0, weight_bytes=0, kv_bytes_per_token=0)
     groups = structure.groups_by_place[place.path]
     counts: dict[tuple[Axis | AxisLayout, bool], int] = {}
 
@@ -79,6 +88,7 @@ def place_cost(
             counts[axis, whole] = int(np.count_nonzero(find()))
         return counts[axis, whole]
 
+    seen = 1.0 if tokens is None else tokens.share_seen(place)
     params = weight_bytes = 0
     macs = 0.0
     for tensor in place.tensors:
@@ -88,7 +98,7 @@ def place_cost(
             numel *= count(axis, tensor.whole, find)
         params += numel
         weight_bytes += numel * tensor.itemsize
-        macs += numel * value_at(tensor.rows, sequence_length)
+        macs += numel * value_at(tensor.rows, sequence_length) * seen
     compact = bool(place.runtime)
 
     def running(layout: AxisLayout) -> int:
@@ -97,12 +107,15 @@ def place_cost(
         find = partial(run_positions, layout, place, groups, selection)
         return count(layout, True, find)
 
-    pairs = value_at(place.pairs, sequence_length)
+    pairs = value_at(place.pairs, sequence_length) * seen**2
     macs += sum(running(layout) for layout in place.pair_layouts) * pairs
     # A compact module computes nothing where it was emptied, and still caches one zero, so that
     # the cache knows how long it is.
     emptied = compact and bool(place.pair_layouts) and running(place.pair_layouts[-1]) == 0
     macs = 0 if emptied else macs
+    if place.routed and place.path in structure.unit_of_member:
+        kept = selection.of(structure.unit_of_member[place.path][0])
+        macs *= kept.size / np.count_nonzero(kept)
     cached = sum(1 if emptied else max(1, running(layout)) for layout in place.cache_layouts)
     return Cost(
         params=params,
@@ -117,27 +130,36 @@ def value_at(polynomial: tuple[float, ...], tokens: int) -> float:
     return float(sum(factor * tokens**power for power, factor in enumerate(polynomial)))
 
 
-def cost_of(structure: Structure, selection: Selection, sequence_length: int = 512) -> Cost:
+def cost_of(
+    structure: Structure,
+    selection: Selection,
+    sequence_length: int = 512,
+    *,
+    tokens: TokenSchedule | None = None,
+) -> Cost:
     """Cost of the whole model under a selection.
 
     Args:
         structure: the dense model's structure.
         selection: units kept.
         sequence_length: tokens of the sequence that `macs` is stated for.
+        tokens: how many tokens every block merges away; counted are those each sub-layer sees, and
+            the comparisons themselves.
 
     Returns:
         The cost of the model that `extract` would write.
     """
     dense = everything(structure)
+    matching = 0 if tokens is None else tokens.matching_macs
     total = Cost(
         params=structure.num_params,
-        macs=round(value_at(structure.fixed_macs, sequence_length)),
+        macs=round(value_at(structure.fixed_macs, sequence_length)) + matching,
         weight_bytes=structure.weight_bytes,
         kv_bytes_per_token=0,
     )
     for place in structure.places:
         full = place_cost(structure, place, dense, sequence_length)
-        cut = place_cost(structure, place, selection, sequence_length)
+        cut = place_cost(structure, place, selection, sequence_length, tokens)
         total += Cost(
             params=cut.params - full.params,
             macs=cut.macs,
@@ -149,9 +171,15 @@ def cost_of(structure: Structure, selection: Selection, sequence_length: int = 5
 
 def unit_cost(structure: Structure, group: UnitGroup, sequence_length: int = 512) -> Cost:
     """Cost of one unit of a group in the dense model (what removing it alone saves)."""
-    place = structure.places_by_path[group.place]
     dense = Selection({})
     one = dense.without([(group, np.array([0]))])
-    return place_cost(structure, place, dense, sequence_length) - place_cost(
-        structure, place, one, sequence_length
+    paths = (path for path in (group.place, *group.members) if path in structure.places_by_path)
+    changed = (structure.places_by_path[path] for path in paths)
+    return sum(
+        (
+            place_cost(structure, place, dense, sequence_length)
+            - place_cost(structure, place, one, sequence_length)
+            for place in changed
+        ),
+        start=Cost(params=0, macs=0, weight_bytes=0, kv_bytes_per_token=0),
     )

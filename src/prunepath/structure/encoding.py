@@ -58,7 +58,8 @@ def _axis(data: dict[str, Any]) -> Axis:
 
 def _group(data: dict[str, Any]) -> UnitGroup:
     gate = GateSite(**{**data["gate"], "axis": _axis(data["gate"]["axis"])})
-    return UnitGroup(**{**data, "unit": _layout(data["unit"]), "gate": gate})
+    members = tuple(data.get("members", ()))
+    return UnitGroup(**{**data, "unit": _layout(data["unit"]), "gate": gate, "members": members})
 
 
 def _place(data: dict[str, Any]) -> PlaceInfo:

@@ -11,6 +11,7 @@ __all__ = [
     "input_width",
     "is_convolution",
     "is_linear",
+    "is_router",
     "is_transposed",
     "out_width",
     "own_inputs",
@@ -29,6 +30,14 @@ def is_transposed(module: nn.Module) -> bool:
 def is_linear(module: nn.Module | None) -> bool:
     """Whether the module is a linear map over the last axis."""
     return module is not None and (isinstance(module, nn.Linear) or is_transposed(module))
+
+
+def is_router(module: nn.Module | None) -> bool:
+    """Whether the module compares choices by the rows of a weight of its own, (choices, in), and
+    sends each of its inputs to the `top_k` best."""
+    weight = getattr(module, "weight", None)
+    picks = isinstance(getattr(module, "top_k", None), int)
+    return picks and isinstance(weight, Tensor) and weight.ndim == 2 and not is_linear(module)
 
 
 def is_convolution(module: nn.Module) -> bool:

@@ -109,7 +109,7 @@ def _counter(found: Measured, name: str, turn: int) -> Any:
             rows[turn] += output.numel() // max(1, output.shape[1])
             return
         shape = args[0].shape
-        rows[turn] += args[0].numel() // max(1, shape[-1]) if shape[-1] else 0
+        rows[turn] += shape[:-1].numel()
         widest[turn] = max(widest[turn], float(shape[-2] if len(shape) > 2 else shape[0]))
 
     return hook

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,9 +15,11 @@ from prunepath.structure.matrices import (
     input_width,
     is_convolution,
     is_linear,
+    is_router,
     is_transposed,
     out_width,
 )
+from prunepath.structure.members import with_members
 from prunepath.structure.sizes import place_factors
 from prunepath.structure.units import GateSite, PlaceInfo, TensorInfo, UnitGroup
 from prunepath.structure.walk import FoundLayer, FoundStack
@@ -61,7 +63,7 @@ def misfit(
     if any(bool(getattr(config, flag, False)) != value for flag, value in table.when.items()):
         return "", True
     first = next(iter(table.linears))
-    if path not in modules or not is_linear(modules.get(f"{path}.{first}")):
+    if path not in modules or not _is_map(modules.get(f"{path}.{first}")):
         if table.optional:
             return "", True
         if path not in modules:
@@ -70,7 +72,7 @@ def misfit(
         module = modules.get(f"{path}.{name}")
         if module is None and name in table.sometimes:
             continue
-        if not is_linear(module):
+        if not _is_map(module):
             found = type(module).__name__ if module is not None else "nothing"
             return f"'{name}' should be a linear map and is {found}", False
     try:
@@ -135,12 +137,41 @@ def describe_place(
         if _there(model, f"{path}.{module}")
         for kind in kinds
     }
-    groups = [
-        _group(kind, path, unique, layer.index, label, table, sizes, found)
+    kinds = [
+        kind
         for kind in table.kinds
         if kind.name not in refused and AxisLayout.parse(kind.unit, sizes).size
     ]
+    groups = []
+    for kind in (*kinds, *_sublayer(table, kinds)):
+        group = _group(kind, path, unique, layer.index, label, table, sizes, found)
+        if kind.members or kind.least:
+            group, why = with_members(group, kind, model, path, found.config, sizes)
+            if why:
+                refused[kind.name] = why
+                continue
+        groups.append(group)
     return place, groups, refused
+
+
+def _is_map(module: nn.Module | None) -> bool:
+    """Whether a table may name the module among its linear maps."""
+    return is_linear(module) or is_router(module)
+
+
+def _sublayer(table: Place, kinds: Sequence[Kind]) -> list[Kind]:
+    """The sub-layer as one unit more, where all it puts out passes a consumer that units stand
+    before.
+
+    Its unit is the empty product: it owns every position of every axis, so gate, cut and cost
+    follow as they do for other units. What a router chooses goes with the router, and has none.
+    """
+    behind = next((kind for kind in kinds if kind.gate == f"{kind.consumer}.input"), None)
+    if behind is None or table.routed:
+        return []
+    heads = any(kind.tied for kind in kinds)  # deformable attention multiplies no pairs of tokens
+    name = "attention" if table.scores or heads else "ffn"
+    return [Kind(name=name, unit="", gate=behind.gate, consumer=behind.consumer)]
 
 
 def _there(model: nn.Module, path: str) -> bool:
@@ -217,7 +248,7 @@ def _group(
 ) -> UnitGroup:
     where, _, part = kind.gate.partition("#")
     linear, _, side = where.rpartition(".")
-    text = table.linears[linear][0 if side == "output" else 1]
+    text = table.linears[linear][1 if side == "input" else 0]
     name = f"{table.prefix}.{kind.name}" if table.prefix else kind.name
     width = kind.name if table.routed else name  # groups of one width in the uniform layout
     own = set(kind.unit.split()) - {kind.tied}

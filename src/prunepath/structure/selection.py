@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +15,12 @@ from prunepath.structure.units import PlaceInfo, Structure, TensorInfo, UnitGrou
 __all__ = [
     "Selection",
     "everything",
+    "is_gone",
     "kept_positions",
     "place_sizes",
+    "remains",
     "run_positions",
+    "settled",
     "sizes_by_place",
     "tensor_positions",
     "untied",
@@ -70,6 +73,12 @@ class Selection:
                     f"the selection has {mask.size} flags for '{name}', which has "
                     f"{group.num_units} units; give one flag per unit"
                 )
+            if mask.sum() < group.least:
+                raise RequestError(
+                    f"the selection keeps {mask.sum()} of {group.num_units} units in '{name}', and "
+                    f"the model's code runs with {group.least} or more (a router sends every token "
+                    f"to as many); keep at least {group.least}"
+                )
             widths = mask.reshape(group.num_lanes, -1).sum(axis=1)
             if widths.min() != widths.max():
                 raise RequestError(
@@ -105,7 +114,7 @@ def kept_positions(
 
 
 def run_positions(
-    axis: Axis | AxisLayout, place: PlaceInfo, groups: Iterable[UnitGroup], selection: Selection
+    axis: Axis | AxisLayout, place: PlaceInfo, groups: Sequence[UnitGroup], selection: Selection
 ) -> BoolArray:
     """Which positions of an axis the model's own code goes on running: what whole native units
     leave, and one unit of those that lost all. Other positions are kept or filled with zeros.
@@ -119,6 +128,7 @@ def run_positions(
     Returns:
         Booleans, shape (axis.size,).
     """
+    selection = settled(groups, selection)
     own = [group for group in groups if set(untied(group)) <= set(place.native)]
     kept = kept_positions(axis, own, selection)
     parts: list[Any] = [slice(None)]
@@ -142,7 +152,7 @@ def tensor_positions(
     tensor: TensorInfo,
     dim: int,
     place: PlaceInfo,
-    groups: Iterable[UnitGroup],
+    groups: Sequence[UnitGroup],
     selection: Selection,
 ) -> BoolArray:
     """Which positions of one dimension of a parameter survive."""
@@ -152,15 +162,28 @@ def tensor_positions(
     return kept_positions(axis, groups, selection)
 
 
+def is_gone(groups: Iterable[UnitGroup], selection: Selection) -> bool:
+    """Whether a place was taken out whole, as one unit."""
+    return any(group.is_sublayer and not selection.of(group).all() for group in groups)
+
+
+def settled(groups: Sequence[UnitGroup], selection: Selection) -> Selection:
+    """The selection of one place, with none of its units left where it was taken out whole."""
+    if not is_gone(groups, selection):
+        return selection
+    return Selection({group.name: np.zeros(group.num_units, dtype=np.bool_) for group in groups})
+
+
 def untied(group: UnitGroup) -> tuple[str, ...]:
     """The factors of a unit that it takes out; those of its lanes stay."""
     return tuple(name for name in group.unit.names if name != group.tied)
 
 
 def place_sizes(
-    groups: Iterable[UnitGroup], factors: Mapping[str, int], selection: Selection
+    groups: Sequence[UnitGroup], factors: Mapping[str, int], selection: Selection
 ) -> dict[str, int]:
-    """Sizes of all factors of a place after a cut; a factor that lost everything has size 0.
+    """Sizes of all factors of a place after a cut; a factor that lost everything has size 0, and
+    so have all of a place that was taken out whole.
 
     Args:
         groups: the groups of the place.
@@ -170,16 +193,27 @@ def place_sizes(
     Returns:
         factor name -> size.
     """
+    if is_gone(groups, selection):
+        return dict.fromkeys(factors, 0)
     sizes = dict(factors)
     for group in groups:
+        if group.is_sublayer:
+            continue
         lanes = selection.of(group).reshape(group.num_lanes, -1)
         sizes[" ".join(untied(group))] = int(lanes.sum(axis=1).max())
     return sizes
 
 
+def remains(structure: Structure, place: PlaceInfo, selection: Selection) -> bool:
+    """Whether a place is still there: some leave whole, each with a unit of another place."""
+    found = structure.unit_of_member.get(place.path)
+    return found is None or bool(selection.of(found[0])[found[1]])
+
+
 def sizes_by_place(structure: Structure, selection: Selection) -> dict[str, dict[str, int]]:
-    """Sizes of all factors after a cut, by the path of their place."""
+    """Sizes of all factors after a cut, by the path of their place; of places that remain."""
     return {
         place.path: place_sizes(structure.groups_by_place[place.path], place.factors, selection)
         for place in structure.places
+        if remains(structure, place, selection)
     }

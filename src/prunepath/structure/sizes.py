@@ -10,7 +10,7 @@ from torch import nn
 
 from prunepath.errors import ModelError
 from prunepath.structure.families.table import Place
-from prunepath.structure.matrices import input_width, is_linear, out_width
+from prunepath.structure.matrices import input_width, is_linear, is_router, out_width
 
 __all__ = ["evaluate", "place_factors"]
 
@@ -68,7 +68,7 @@ def _term(text: str, module: nn.Module, config: Any, sizes: Mapping[str, int]) -
         found = _attribute(module, text[1:])
     elif last in ("in", "out"):
         linear = _attribute(module, owner)
-        if is_linear(linear):
+        if is_linear(linear) or is_router(linear):
             found = out_width(linear) if last == "out" else input_width(linear)
     if found is None:
         raise ModelError(

@@ -27,11 +27,12 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class GateSite:
-    """Where one scalar per unit multiplies an activation.
+    """Where one scalar per unit multiplies an activation, or the odds of being picked.
 
     Args:
         module: full module path.
-        side: `"input"` or `"output"` of that module.
+        side: `"input"` or `"output"` of that module; `"logits"`: what a router compares, where
+            a factor on the odds of a unit is added as its logarithm.
         axis: what the last axis of that activation is made of.
         part: the part of the axis that is gated.
     """
@@ -67,10 +68,13 @@ class UnitGroup:
         layer: index of the layer in its stack.
         place: full module path of the sub-layer, unique in a model.
         series: groups of the same series are equally wide in the `uniform` layout.
-        unit: layout whose positions are the units.
+        unit: layout whose positions are the units; of a whole sub-layer the empty product, which
+            has one position and covers every axis.
         tied: factor of `unit` whose values keep equally many units (`""`: none).
         gate: where the gate sits.
         consumer: full path of the linear map the refit repairs (`""`: none).
+        members: full paths of modules that leave whole, one with each unit; empty: none do.
+        least: fewest units the model's own code runs with; 0: any number.
     """
 
     name: str
@@ -82,11 +86,18 @@ class UnitGroup:
     tied: str
     gate: GateSite
     consumer: str
+    members: tuple[str, ...] = ()
+    least: int = 0
 
     @property
     def num_units(self) -> int:
         """Number of units in the group."""
         return self.unit.size
+
+    @property
+    def is_sublayer(self) -> bool:
+        """Whether its one unit is the whole sub-layer."""
+        return not self.unit.names
 
     @property
     def num_lanes(self) -> int:
@@ -277,14 +288,18 @@ class Structure:
         """The group with the most units at every gate site.
 
         Coarser units of the same site (a head beside its own coordinates) would multiply the same
-        activation twice, and take the same weights out twice.
+        activation twice, and take the same weights out twice. Units that are whole modules are
+        coarser than the units inside these.
         """
         best: dict[tuple[str, str, int], UnitGroup] = {}
+        inner = {group.place for group in self.groups}
         for group in self.groups:
+            if not inner.isdisjoint(group.members):
+                continue
             site = group.gate.key
             if site not in best or group.num_units > best[site].num_units:
                 best[site] = group
-        return tuple(group for group in self.groups if best[group.gate.key] is group)
+        return tuple(group for group in self.groups if best.get(group.gate.key) is group)
 
     @cached_property
     def groups_by_name(self) -> dict[str, UnitGroup]:
@@ -303,6 +318,15 @@ class Structure:
     def places_by_path(self) -> dict[str, PlaceInfo]:
         """Places by their path."""
         return {place.path: place for place in self.places}
+
+    @cached_property
+    def unit_of_member(self) -> dict[str, tuple[UnitGroup, int]]:
+        """Modules that leave whole -> the group and the unit they leave with."""
+        return {
+            module: (group, unit)
+            for group in self.groups
+            for unit, module in enumerate(group.members)
+        }
 
     def stack_of(self, group: UnitGroup) -> StackInfo:
         """The stack a group lives in."""

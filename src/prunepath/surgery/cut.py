@@ -17,8 +17,8 @@ from torch import nn
 
 from prunepath.structure.axes import BoolArray
 from prunepath.structure.matrices import set_widths_
-from prunepath.structure.selection import Selection, sizes_by_place, tensor_positions
-from prunepath.structure.units import PlaceInfo, Structure
+from prunepath.structure.selection import Selection, remains, sizes_by_place, tensor_positions
+from prunepath.structure.units import PlaceInfo, Structure, UnitGroup
 from prunepath.surgery.reshape import RECORD_VERSION
 from prunepath.surgery.runtime import adapt_place_, running_sizes
 
@@ -62,7 +62,7 @@ def cut_places_(
 ) -> None:
     """Cut the tensors of all places, or of those named, and leave the config as it is."""
     for place in structure.places:
-        if only is None or place.path in only:
+        if (only is None or place.path in only) and remains(structure, place, selection):
             _cut_place_(model, structure, place, selection)
 
 
@@ -78,7 +78,24 @@ def _cut_place_(
                 kept = tensor_positions(tensor, dim, place, groups, selection)
                 if not kept.all():
                     slice_(model, tensor.name, dim, kept)
+    for group in groups:
+        staying = _kept_members(group, selection)
+        for path in group.members:
+            if path not in staying:
+                _remove_(model, path)
     adapt_place_(model, place, groups, selection)
+
+
+def _kept_members(group: UnitGroup, selection: Selection) -> list[str]:
+    """Paths of the modules that stay with the units of a group."""
+    pairs = zip(group.members, selection.of(group), strict=False)
+    return [path for path, stays in pairs if stays]
+
+
+def _remove_(model: nn.Module, path: str) -> None:
+    """Take a module out of its parent; the others keep their names."""
+    parent, _, name = path.rpartition(".")
+    delattr(model.get_submodule(parent), name)
 
 
 def slice_(model: nn.Module, name: str, dim: int, kept: BoolArray) -> None:
@@ -100,7 +117,8 @@ def record_(model: nn.Module, structure: Structure, selection: Selection) -> Non
     something its code can run, our own record everywhere else."""
     config: Any = model.config
     sizes = sizes_by_place(structure, selection)
-    changed = [place for place in structure.places if sizes[place.path] != place.factors]
+    left = [place for place in structure.places if place.path in sizes]
+    changed = [place for place in left if sizes[place.path] != place.factors]
     recorded = bool(getattr(config, "prunepath", None))  # cut before: its own fields are dense
     fields = None if recorded else stock_fields(structure, sizes)
     if fields is not None:
@@ -113,11 +131,21 @@ def record_(model: nn.Module, structure: Structure, selection: Selection) -> Non
                 setattr(part, field, value)
         return
     before = dict((getattr(config, "prunepath", None) or {}).get("places", {}))
+    for place in structure.places:
+        if place.path not in sizes:
+            before.pop(place.path, None)  # cut before, and gone now
     for place in changed:
         entry: dict[str, Any] = {"sizes": sizes[place.path]}
-        run = running_sizes(place, sizes[place.path])
+        groups = structure.groups_by_place[place.path]
+        run = running_sizes(place, sizes[place.path], groups)
         if run != sizes[place.path]:
             entry["run"] = run
+        for group in structure.groups_by_place[place.path]:
+            if group.members:
+                entry["members"] = [
+                    path.removeprefix(f"{place.module}.")
+                    for path in _kept_members(group, selection)
+                ]
         before[place.path] = entry
     config.prunepath = {
         "format_version": RECORD_VERSION,
@@ -135,7 +163,9 @@ def stock_fields(
     fields: dict[str, dict[str, int]] = {}
     for stack in structure.stacks:
         stated = {factor for factors in stack.config_sizes.values() for factor in factors}
-        places = [place for place in structure.places if place.stack == stack.path]
+        places = [
+            place for place in structure.places if place.stack == stack.path and place.path in sizes
+        ]
         together: dict[str, int] = {}
         for place in places:
             now = sizes[place.path]

@@ -11,7 +11,7 @@ Shapes: E experts, N tokens, k experts a token is sent to, d residual width, f c
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -46,7 +46,8 @@ class Expert(nn.Module):
 
 
 class Experts(nn.Module):
-    """All experts of a layer, each a child named by its number.
+    """All experts of a layer, each a child named by the number it had when they were taken apart;
+    the router counts those that are left.
 
     Args:
         stock: the module they were stored in; it is kept without its tensors.
@@ -97,18 +98,18 @@ class Experts(nn.Module):
         for name, weights in zip(_TENSORS, stacks, strict=True):
             stacked = torch.stack([weight.detach() for weight in weights])
             setattr(stock, name, nn.Parameter(stacked, requires_grad=weights[0].requires_grad))
-        stock.intermediate_dim = self.widths[0]
+        stock.intermediate_dim, stock.num_experts = self.widths[0], len(experts)
         stock.train(self.training)
         return self._stock[0]
 
 
-def unfuse_experts_(model: nn.Module, places: Iterable[str] | None = None) -> bool:
+def unfuse_experts_(model: nn.Module, places: Mapping[str, Any] | None = None) -> bool:
     """Take all experts apart that are stored in one tensor.
 
     Args:
         model: changed in place; its answers stay what they were, up to the order of sums.
-        places: paths in a model with these layers, perhaps with another head; experts are taken
-            apart only if one of the paths is that of an expert. None: always.
+        places: what a cut wrote down of a model with these layers, perhaps with another head, by
+            path; experts are taken apart only if it says something of an expert. None: always.
 
     Returns:
         Whether they were taken apart.
@@ -117,7 +118,7 @@ def unfuse_experts_(model: nn.Module, places: Iterable[str] | None = None) -> bo
     if places is not None:
         head = f"{getattr(model, 'base_model_prefix', '')}."
         inside = tuple(f".{name.removeprefix(head)}." for name in found)
-        if not any(part in f".{path}" for path in places for part in inside):
+        if not any(part in f".{path}" for path in _recorded(places) for part in inside):
             return False
     for name in found:
         _replace_(model, name, Experts(model.get_submodule(name)))
@@ -136,13 +137,26 @@ def fuse_experts_(model: nn.Module) -> bool:
     """
     found = [(name, m) for name, m in model.named_modules() if isinstance(m, Experts)]
     places = (getattr(getattr(model, "config", None), "prunepath", None) or {}).get("places", {})
-    if any(path.startswith(f"{name}.") for name, _ in found for path in places):
+    if any(path.startswith(f"{name}.") for name, _ in found for path in _recorded(places)):
         return False
     if any(len(set(experts.widths)) != 1 for _, experts in found):
         return False
+    counts = {len(experts.widths) for _, experts in found}
     for name, experts in found:
         _replace_(model, name, experts.fused())
+    head: Any = model
+    if hasattr(model, "num_experts") and len(counts) == 1:  # its balancing loss counts by this
+        (head.num_experts,) = counts
     return bool(found)
+
+
+def _recorded(places: Mapping[str, Any]) -> Iterator[str]:
+    """All paths that the record of a cut model speaks of: places, and what is left of those that
+    lost some of their modules."""
+    for path, entry in places.items():
+        yield path
+        for member in entry.get("members", ()):
+            yield f"{path}.{member}"
 
 
 def _is_fused(module: nn.Module) -> bool:

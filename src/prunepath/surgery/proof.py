@@ -4,6 +4,9 @@ Layer by layer a random third of all units is gated and, in a copy of the layer,
 must answer the same on what the model itself feeds them. Where they do not, every group of the
 layer is tried alone, and those whose gate and cut disagree are taken out of the structure and named
 with the measured difference. A search never sees them.
+
+Whole sub-layers are tried apart from the units inside them, which they would hide. One whose finer
+units all failed is out, too: its table does not describe it, whatever little it has to say here.
 """
 
 from __future__ import annotations
@@ -69,16 +72,19 @@ def prove(model: nn.Module, structure: Structure, run: Callable[[], object]) -> 
     for layer in layers:
         groups = [group for group in structure.groups if owner[group.place] == layer]
         answer = _alone(model, layer, calls[layer]) if layer in calls else run
-        together = _difference(model, structure, layer, groups, answer)
-        if together <= allowed:
-            worst = max(worst, together)
-            continue
-        for group in groups:
-            alone = _difference(model, structure, layer, [group], answer)
-            if alone <= allowed:
-                worst = max(worst, alone)
-            else:
-                failed[group.name] = alone
+        for whole in (False, True):
+            tried = [group for group in groups if group.is_sublayer == whole]
+            together = _difference(model, structure, layer, tried, answer) if tried else 0.0
+            if together <= allowed:
+                worst = max(worst, together)
+                continue
+            for group in tried:
+                alone = _difference(model, structure, layer, [group], answer)
+                if alone <= allowed:
+                    worst = max(worst, alone)
+                else:
+                    failed[group.name] = alone
+    _fail_undescribed_(failed, structure)
     if len(failed) == len(structure.groups):
         name, value = next(iter(failed.items()))
         raise ModelError(
@@ -87,6 +93,19 @@ def prove(model: nn.Module, structure: Structure, run: Callable[[], object]) -> 
             "does not describe this model"
         )
     return Proof(_without(structure, failed), worst, failed)
+
+
+def _fail_undescribed_(failed: dict[str, float], structure: Structure) -> None:
+    """Add the sub-layers before whose consumer no finer unit passed."""
+    described = {
+        group.gate.key
+        for group in structure.groups
+        if not group.is_sublayer and group.name not in failed
+    }
+    for group in structure.groups:
+        if group.is_sublayer and group.gate.key not in described:
+            inside = structure.groups_by_place[group.place]
+            failed[group.name] = max(failed.get(other.name, 0.0) for other in inside)
 
 
 _Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -151,12 +170,14 @@ def _difference(
 
 
 def _some_of(groups: Sequence[UnitGroup]) -> Selection:
-    """A random third of every lane of every group is gone, at least one unit of it."""
+    """A random third of every lane of every group is gone, at least one unit of it, and no more
+    than the model's code can spare."""
     random = np.random.default_rng(0)
     keep = {}
     for group in groups:
         mask = np.ones((group.num_lanes, group.lane_width), dtype=np.bool_)
-        count = min(max(1, round(_FRACTION * group.lane_width)), group.lane_width)
+        spare = group.lane_width - group.least
+        count = min(max(1, round(_FRACTION * group.lane_width)), spare)
         for lane in mask:
             lane[random.permutation(group.lane_width)[:count]] = False
         keep[group.name] = mask.reshape(-1)
@@ -178,7 +199,7 @@ def _without(structure: Structure, failed: Mapping[str, float]) -> Structure:
     if not failed:
         return structure
     groups = tuple(group for group in structure.groups if group.name not in failed)
-    served = {group.place for group in groups}
+    served = {path for group in groups for path in (group.place, *group.members)}
     left = [
         LeftAlone(
             module=name,

@@ -7,12 +7,15 @@ is the identity when nothing is removed; a ridge that shrinks to zero would chan
 model. Lambda is relative to the *median* of C's diagonal: a few massive activations can hold
 nearly all of its trace, and a ridge scaled by the mean would then switch the repair off.
 
+A consumer that lost all inputs, as in a sub-layer that was taken out, says one constant: its bias.
+The best one, in the same squared error, is what it said in the mean: b + W E[x].
+
 Shapes: O outputs, I inputs, S kept inputs, R removed inputs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,10 +27,18 @@ from prunepath.statistics.solve import factor
 from prunepath.statistics.sums import Statistics
 from prunepath.structure.axes import BoolArray
 from prunepath.structure.matrices import set_weight_
-from prunepath.structure.selection import Selection, kept_positions
+from prunepath.structure.selection import Selection, kept_positions, remains
 from prunepath.structure.units import Structure
 
-__all__ = ["Consumer", "anchored_repair", "cut_consumers", "refit_from_moments_", "ridge_scale"]
+__all__ = [
+    "Consumer",
+    "anchored_repair",
+    "cut_consumers",
+    "emptied_consumers",
+    "fill_constants_",
+    "refit_from_moments_",
+    "ridge_scale",
+]
 
 
 @dataclass(frozen=True)
@@ -45,12 +56,23 @@ class Consumer:
 
 def cut_consumers(structure: Structure, selection: Selection) -> Iterator[Consumer]:
     """Every consumer that lost some inputs but not all, in the order the model runs them."""
+    return (found for found in _consumers(structure, selection) if found.kept.any())
+
+
+def emptied_consumers(structure: Structure, selection: Selection) -> Iterator[str]:
+    """Every consumer that lost all of its inputs."""
+    return (found.name for found in _consumers(structure, selection) if not found.kept.any())
+
+
+def _consumers(structure: Structure, selection: Selection) -> Iterator[Consumer]:
     for place in structure.places:
+        if not remains(structure, place, selection):
+            continue
         groups = structure.groups_by_place[place.path]
         sites = {group.consumer: group.gate.layout for group in groups if group.consumer}
         for name, layout in sites.items():
             kept = kept_positions(layout, groups, selection)
-            if kept.any() and not kept.all():
+            if not kept.all():
                 yield Consumer(name, kept)
 
 
@@ -85,6 +107,33 @@ def ridge_scale(moment: Tensor) -> float:
     return float(active.median()) if len(active) else 1.0
 
 
+def fill_constants_(
+    model: nn.Module,
+    dense_weights: Mapping[str, Tensor],
+    names: Iterable[str],
+    statistics: Statistics,
+) -> None:
+    """Let consumers without inputs say what they said in the mean.
+
+    Args:
+        model: the cut model; biases are replaced, and added where there is none.
+        dense_weights: consumer -> dense weight (O, I).
+        names: consumers that lost all inputs.
+        statistics: holds `inputs`.
+    """
+    for name in names:
+        linear: Any = model.get_submodule(name)
+        constant = dense_weights[name].double() @ statistics.mean("inputs", name)
+        _add_to_bias_(linear, constant)
+
+
+def _add_to_bias_(linear: Any, shift: Tensor) -> None:
+    old = linear.bias.detach().double() if linear.bias is not None else 0.0
+    linear.bias = nn.Parameter(
+        (shift + old).to(linear.weight.dtype), requires_grad=linear.weight.requires_grad
+    )
+
+
 def refit_from_moments_(
     model: nn.Module,
     dense_weights: Mapping[str, Tensor],
@@ -114,11 +163,7 @@ def refit_from_moments_(
             centred = moment - torch.outer(mean, mean)
             repaired = anchored_repair(weight, centred, consumer.kept, ridge=ridge)
             stay = torch.from_numpy(np.flatnonzero(consumer.kept))
-            shift = weight.double() @ mean - repaired @ mean[stay]
-            old = linear.bias.detach().double() if linear.bias is not None else 0.0
-            linear.bias = nn.Parameter(
-                (shift + old).to(linear.weight.dtype), requires_grad=linear.weight.requires_grad
-            )
+            _add_to_bias_(linear, weight.double() @ mean - repaired @ mean[stay])
         else:
             repaired = anchored_repair(weight, moment, consumer.kept, ridge=ridge)
         set_weight_(linear, repaired)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,14 +13,15 @@ from prunepath.errors import ModelError
 from prunepath.structure.discover import read_places
 from prunepath.structure.families.portable import family_from_dict
 from prunepath.structure.matrices import set_widths_
+from prunepath.structure.tokens import TokenSchedule
 from prunepath.structure.units import PlaceInfo, TensorInfo
 from prunepath.surgery.experts import unfuse_experts_
 from prunepath.surgery.filled import fill_
+from prunepath.surgery.merging import install_merging_
+from prunepath.surgery.record import RECORD_VERSION, require_readable
 from prunepath.surgery.runtime import install_, sides_to_fill, state_sizes_
 
 __all__ = ["RECORD_VERSION", "reshape_"]
-
-RECORD_VERSION = 2
 
 
 def reshape_(model: nn.Module, config: Any, record: Mapping[str, Any]) -> None:
@@ -34,13 +35,7 @@ def reshape_(model: nn.Module, config: Any, record: Mapping[str, Any]) -> None:
     Raises:
         ModelError: the record is newer than this library or does not fit the model.
     """
-    if int(record["format_version"]) != RECORD_VERSION:
-        newer = int(record["format_version"]) > RECORD_VERSION
-        raise ModelError(
-            f"this model was cut by {'a newer' if newer else 'an older'} prunepath (record format "
-            f"{record['format_version']}, this one reads {RECORD_VERSION}); "
-            + ("upgrade prunepath" if newer else "extract it again from its path")
-        )
+    require_readable(record)
     unfuse_experts_(model, record["places"])
     tables = [family_from_dict(table) for table in record.get("tables", ())]
     kept = config.prunepath
@@ -56,9 +51,22 @@ def reshape_(model: nn.Module, config: Any, record: Mapping[str, Any]) -> None:
                 "config.json was edited, or its family is not registered here "
                 "(prunepath.register_family)"
             )
+        _keep_members_(model, path, entry.get("members", ()))
         sizes = {name: int(size) for name, size in entry["sizes"].items()}
         run = {name: int(size) for name, size in entry.get("run", sizes).items()}
         _reshape_place_(model, places[path], sizes, run)
+    if record.get("tokens"):
+        install_merging_(model, TokenSchedule.from_record(record["tokens"]), tables)
+
+
+def _keep_members_(model: nn.Module, path: str, members: Sequence[str]) -> None:
+    """Take out the modules that did not stay beside those that did."""
+    kept = {f"{path}.{member}" for member in members}
+    for parent in {name.rpartition(".")[0] for name in kept}:
+        module = model.get_submodule(parent)
+        for name in [name for name, _ in module.named_children()]:
+            if f"{parent}.{name}" not in kept:
+                delattr(module, name)
 
 
 def _reshape_place_(

@@ -6,7 +6,7 @@ parameters it takes over, so state dicts, adapters and device maps go on working
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,7 +15,14 @@ from torch import nn
 from prunepath.registry import Registry
 from prunepath.structure.axes import Axis, AxisLayout, IntArray
 from prunepath.structure.matrices import is_transposed, positions_at
-from prunepath.structure.selection import Selection, kept_positions, place_sizes, run_positions
+from prunepath.structure.selection import (
+    Selection,
+    kept_positions,
+    place_sizes,
+    run_positions,
+    settled,
+    untied,
+)
 from prunepath.structure.units import PlaceInfo, UnitGroup
 from prunepath.surgery.filled import fill_, positions_within
 
@@ -50,14 +57,17 @@ RUNTIMES: Registry[type[Runtime]] = Registry("runtime module", "prunepath.runtim
 RUNTIMES.register("rotary_attention", "prunepath.surgery.rotary_attention:RotaryAttention")
 
 
-def running_sizes(place: PlaceInfo, sizes: Mapping[str, int]) -> dict[str, int]:
+def running_sizes(
+    place: PlaceInfo, sizes: Mapping[str, int], groups: Iterable[UnitGroup]
+) -> dict[str, int]:
     """Sizes the module that runs a place works at: of a compact module those that are left; of the
-    model's own code, its native factors as they are left (one where none is) and the rest as they
-    were."""
+    model's own code, the native factors that units take out as they are left (one where none is)
+    and the rest as they were."""
     if place.runtime:
         return dict(sizes)
     before = {**place.factors, **place.run}
-    return {n: max(1, sizes[n]) if n in place.native else size for n, size in before.items()}
+    fits = {name for group in groups for name in untied(group) if name in place.native}
+    return {n: max(1, sizes[n]) if n in fits else size for n, size in before.items()}
 
 
 def adapt_place_(
@@ -71,7 +81,7 @@ def adapt_place_(
         if module is not None:
             module.set_kept_(kept_by_lane(groups, selection))  # type: ignore[operator]
         return
-    run = running_sizes(place, sizes)
+    run = running_sizes(place, sizes, groups)
     state_sizes_(model, place, run)
     before = {**dense, **place.run}
     for linear, side, axis in sides_to_fill(model, place, sizes, run):
@@ -162,6 +172,8 @@ def install_(
 def kept_by_lane(groups: Sequence[UnitGroup], selection: Selection) -> dict[str, IntArray]:
     """What is left of every factor: of a tied one, the values each surviving lane keeps, shape
     (lanes, size); of the lanes themselves, their indices."""
+    selection = settled(groups, selection)
+    groups = [group for group in groups if not group.is_sublayer]
     lanes_left: dict[str, IntArray] = {}
     for group in groups:
         if not group.tied:

@@ -39,6 +39,7 @@ class ImageClassification(Task):
     summary = "one class for every image; top-1 accuracy"
     auto_classes = ("AutoModelForImageClassification",)
     architectures = ("ForImageClassification", "ForImageClassificationWithTeacher")
+    pools_patches = True
     counts = Counts(windows=320, refit=256, holdout=64, moments=512, evaluation=None, batch=16)
     metric_name = "accuracy"
 

@@ -44,6 +44,7 @@ class ImageText(Task):
         "BlipModel",
         "ForImageTextRetrieval",
     )
+    pools_patches = True
     counts = Counts(windows=256, refit=64, holdout=64, moments=64, evaluation=None, batch=16)
     metric_name = "image-to-text R@1"
 

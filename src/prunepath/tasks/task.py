@@ -106,6 +106,8 @@ class Task:
     """Whether the loss has one term per token or one per sample: what a gate gradient sums over."""
     skip_first: ClassVar[bool] = False
     """Whether position 0 is an attention sink that would be the only thing a refit fits."""
+    pools_patches: ClassVar[bool] = False
+    """Whether its answer pools the patches of an image, so that patches may merge on the way."""
     counts: ClassVar[Counts]
     metric_name: ClassVar[str]
     higher_is_better: ClassVar[bool] = True

@@ -84,6 +84,12 @@ KINDS = {
     "qwen3-moe": (*HEADS, "ffn_channel", "expert_channel"),
     "olmoe": ("vo_coordinate", "expert_channel"),
 }
+# Tokens go to two experts of four, so that whole experts can leave.
+CHOOSY = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2}
+for _name in ("mixtral", "qwen2-moe", "qwen3-moe", "olmoe"):
+    _norm = {} if _name == "mixtral" else {"norm_topk_prob": _name != "qwen3-moe"}
+    OPTIONS[f"{_name}-choosy"] = {**OPTIONS[_name], **CHOOSY, **_norm}
+    KINDS[f"{_name}-choosy"] = (*KINDS[_name], "expert")
 CASES = {
     name: Case(
         partial(apart, **options), text, KINDS[name], generates="LM" in options["architecture"]

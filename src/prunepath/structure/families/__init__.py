@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from prunepath.registry import Registry
-from prunepath.structure.families.table import Family, Kind, Place, Stack
+from prunepath.structure.families.table import Family, Kind, Merging, Place, Stack
 
 __all__ = [
     "FAMILIES",
     "Family",
     "Kind",
+    "Merging",
     "Place",
     "Stack",
     "family_for",

@@ -7,9 +7,11 @@ because each layer keeps heads of its own: then the code goes on running all hea
 from __future__ import annotations
 
 from prunepath.structure.families.table import Family, Stack
-from prunepath.structure.families.vision import attention, mlp
+from prunepath.structure.families.vision import attention, merging, mlp
 
 __all__ = ["BEIT"]
+
+GRID = "attention adds a bias per pair of grid positions, and a merged token has several of them"
 
 BEIT = Family(
     name="beit",
@@ -28,6 +30,14 @@ BEIT = Family(
             ),
             config_sizes={"intermediate_size": ("ffn",)},
             additive=False,  # layer scale
+            merging=merging(
+                ("layernorm_before", "attention", "dropout", "lambda_1", "drop_path"),
+                ("layernorm_after", "mlp", "dropout", "lambda_2", "drop_path"),
+                refuse={
+                    "use_relative_position_bias": GRID,
+                    "use_shared_relative_position_bias": GRID,
+                },
+            ),
         ),
     ),
 )

@@ -6,11 +6,17 @@ Projections into the shared space stay.
 from __future__ import annotations
 
 from prunepath.structure.families.table import Family, Stack
-from prunepath.structure.families.vision import attention, mlp
+from prunepath.structure.families.vision import attention, merging, mlp
 
-__all__ = ["CLIP", "LAYER"]
+__all__ = ["CLIP", "LAYER", "PATCHES"]
 
 LAYER = (attention("self_attn", output="out_proj"), mlp())
+PATCHES = merging(
+    ("layer_norm1", "self_attn"),
+    ("layer_norm2", "mlp"),
+    keys="self_attn.k_proj",
+    patches="embeddings.patch_embedding",
+)
 
 CLIP = Family(
     name="clip",
@@ -25,6 +31,7 @@ CLIP = Family(
             layers="encoder.layers",
             places=LAYER,
             config_sizes={"intermediate_size": ("ffn",)},
+            merging=PATCHES,
         ),
     ),
 )

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from prunepath.structure.families.llama import GATED_FFN
 from prunepath.structure.families.table import Family, Stack
-from prunepath.structure.families.vision import attention, mlp
+from prunepath.structure.families.vision import attention, merging, mlp
 
 __all__ = ["DINOV2"]
 
@@ -22,6 +22,10 @@ DINOV2 = Family(
             places=(attention(), mlp(optional=True), replace(GATED_FFN, optional=True)),
             config_sizes={"num_attention_heads": ("head",)},
             additive=False,  # layer scale
+            merging=merging(
+                ("norm1", "attention", "layer_scale1", "drop_path"),
+                ("norm2", "mlp", "layer_scale2", "drop_path"),
+            ),
         ),
     ),
 )

@@ -11,5 +11,6 @@ MIXTRAL = moe_family(
     "mixtral",
     rotary_place(runtime="rotary_attention"),
     channels="intermediate_size",
+    experts="num_local_experts",
     sizes={name: sizes for name, sizes in ROTARY_SIZES.items() if name != "intermediate_size"},
 )

@@ -1,7 +1,7 @@
 """Decoders whose feed-forward parts are experts that a router chooses for every token.
 
 The experts must lie apart (`surgery.experts`): each is a place of its own, with a width of its
-own. Whole experts stay. What all tables of such models say alike.
+own. A whole expert leaves with its row of the router. What all tables of such models say alike.
 """
 
 from __future__ import annotations
@@ -25,6 +25,25 @@ EXPERT = Place(
     routed=True,
 )
 
+ROUTER = Place(
+    name="experts",
+    module="mlp",
+    sizes={"expert": "gate.out"},
+    linears={"gate": ("expert", "")},
+    native=("expert",),
+    attributes={"gate.num_experts": "expert"},
+    kinds=(
+        Kind(
+            name="expert",
+            unit="expert",
+            gate="gate.logits",
+            members="experts.*",
+            least=".gate.top_k",
+        ),
+    ),
+    optional=True,
+)
+
 SHARED_EXPERT = replace(
     GATED_FFN,
     name="shared_expert",
@@ -45,8 +64,6 @@ SHARED_EXPERT = replace(
 DENSE_FFN = replace(GATED_FFN, optional=True)  # some layers of some models have no experts
 
 STAYS = {
-    "mlp.gate": "a router; whole experts stay: without one, its tokens go to others, which no "
-    "factor on an activation can say (an expert may lose all of its channels)",
     "mlp.experts": "experts that are stored in one tensor are cut once they lie apart "
     "(prunepath.surgery.experts.unfuse_experts_; every verb does it)",
 }
@@ -57,6 +74,7 @@ def moe_family(
     attention: Place,
     *others: Place,
     channels: str,
+    experts: str = "num_experts",
     sizes: dict[str, tuple[str, ...]],
     stays: dict[str, str] | None = None,
 ) -> Family:
@@ -67,6 +85,7 @@ def moe_family(
         attention: its attention.
         others: places beside attention and experts.
         channels: config field that states the width of an expert.
+        experts: config field that states how many a router chooses from.
         sizes: what else the config states.
         stays: what else is not cut, and why.
     """
@@ -76,9 +95,9 @@ def moe_family(
         stacks=(
             Stack(
                 layers="layers",
-                config_sizes={**sizes, channels: ("channel",)},
+                config_sizes={**sizes, channels: ("channel",), experts: ("expert",)},
                 additive=False,  # the weights of the router lie between
-                places=(attention, EXPERT, *others),
+                places=(attention, ROUTER, EXPERT, *others),
                 stays={**STAYS, **(stays or {})},
             ),
         ),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from prunepath.structure.families.table import Family, Kind, Place, Stack
+from prunepath.structure.families.table import Family, Kind, Merging, Place, Stack
 
 __all__ = ["carried_tables", "family_from_dict", "family_to_dict"]
 
@@ -41,6 +41,10 @@ def _stack(data: Mapping[str, Any]) -> Stack:
     fields = dict(data)
     fields["places"] = tuple(_place(item) for item in data["places"])
     fields["config_sizes"] = {k: tuple(v) for k, v in data["config_sizes"].items()}
+    if isinstance(data.get("merging"), Mapping):
+        names = ("attention", "ffn", "protected")
+        tuples = {name: tuple(data["merging"][name]) for name in names}
+        fields["merging"] = Merging(**{**data["merging"], **tuples})
     return Stack(**fields)
 
 

@@ -25,5 +25,11 @@ MIX_FFN = replace(
 SEGFORMER = Family(
     name="segformer",
     model_types=("segformer",),
-    stacks=(Stack(layers="stages.*.blocks", places=(attention(), MIX_FFN)),),
+    stacks=(
+        Stack(
+            layers="stages.*.blocks",
+            places=(attention(), MIX_FFN),
+            merging="its FFN convolves the grid of patches",
+        ),
+    ),
 )

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from prunepath.structure.families.bert import ATTENTION, FFN
 from prunepath.structure.families.table import Family, Stack
-from prunepath.structure.families.vision import attention, mlp
+from prunepath.structure.families.vision import WINDOWS, attention, mlp
 
 __all__ = ["STAGES", "SWIN"]
 
@@ -23,6 +23,7 @@ SWIN = Family(
     stacks=(
         Stack(
             layers=STAGES,
+            merging=WINDOWS,
             places=(
                 attention(
                     tensors={"relative_position_bias.relative_position_bias_table": ("", "head")},

@@ -7,6 +7,7 @@ from dataclasses import replace
 from prunepath.structure.families.bert import ATTENTION, FFN
 from prunepath.structure.families.swin import STAGES
 from prunepath.structure.families.table import Family, Stack
+from prunepath.structure.families.vision import WINDOWS
 
 __all__ = ["SWINV2"]
 
@@ -21,6 +22,7 @@ SWINV2 = Family(
     stacks=(
         Stack(
             layers=STAGES,
+            merging=WINDOWS,
             places=(
                 replace(
                     ATTENTION,

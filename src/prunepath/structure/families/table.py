@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["Family", "Kind", "Place", "Stack"]
+__all__ = ["Family", "Kind", "Merging", "Place", "Stack"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,9 +20,13 @@ class Kind:
         name: a word of the glossary, for example `"ffn_channel"`.
         unit: factors that name one unit, for example `"kv pair"`.
         gate: `"linear.input"` or `"linear.output"`: where one scalar per unit multiplies; of a
-            fused projection also the part: `"c_attn.output#0"`.
+            fused projection also the part: `"c_attn.output#0"`. `"router.logits"`: the scalar
+            multiplies the odds with which a router picks the unit.
         tied: leading factor of `unit` whose values must all keep equally many units.
         consumer: linear whose kept columns the refit repairs; empty where nothing is linear.
+        members: modules, one a unit in their order, that leave whole with it: `"experts.*"`, and
+            the places that these are.
+        least: size of how few units the model's own code runs with; empty: one.
     """
 
     name: str
@@ -30,6 +34,8 @@ class Kind:
     gate: str
     tied: str = ""
     consumer: str = ""
+    members: str = ""
+    least: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +52,7 @@ class Place:
             `*` stands for any one name: every module that matches is a place of its own.
         sizes: factor -> its size; later ones may use earlier ones.
         linears: linear name -> (layout of its outputs, layout of its inputs); an empty layout
-            is an axis that is never cut (the residual width).
+            is an axis that is never cut (the residual width). A router counts as one.
         sometimes: those of the linears that some models of the family lack.
         kinds: unit kinds that live here.
         tensors: further parameters that native factors take with them, name -> layout of every
@@ -96,6 +102,31 @@ class Place:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Merging:
+    """Where tokens of a layer can merge: between what attention adds to the stream and the FFN.
+
+    Args:
+        attention: what the residual stream passes in a layer to become what attention adds to it,
+            in order: names of modules, or of factors that multiply it.
+        ffn: the same of the FFN behind it.
+        keys: linear map, inside the layer, whose outputs are the attention keys; the module of
+            `attention` that it lies in is the one that attends.
+        patches: module, beside the list of layers, that makes tokens of an image; without it (the
+            text tower of the same table) nothing merges.
+        protected: parameters, beside the list of layers, that are tokens themselves (class,
+            distillation, registers); those there are stand in front of the patches, and stay.
+        refuse: config field that is set -> why tokens cannot merge then.
+    """
+
+    attention: tuple[str, ...]
+    ffn: tuple[str, ...]
+    keys: str
+    patches: str
+    protected: tuple[str, ...] = ()
+    refuse: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Stack:
     """A list of layers that look alike.
 
@@ -109,6 +140,7 @@ class Stack:
             (pre-norm), so that a later consumer can correct what an earlier one lost; where a
             model says so itself, the name of the config field.
         stays: module inside a layer -> why it is not cut.
+        merging: where its tokens can merge at run time; where they never can, the reason.
     """
 
     layers: str
@@ -116,6 +148,7 @@ class Stack:
     config_sizes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     additive: bool | str = True
     stays: Mapping[str, str] = field(default_factory=dict)
+    merging: Merging | str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

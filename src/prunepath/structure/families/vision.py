@@ -11,9 +11,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from prunepath.structure.families.parts import plain_attention, plain_ffn
-from prunepath.structure.families.table import Place
+from prunepath.structure.families.table import Merging, Place
 
-__all__ = ["attention", "mlp"]
+__all__ = ["WINDOWS", "attention", "merging", "mlp"]
+
+WINDOWS = "attention in windows needs every patch of the grid in its place"
+"""Why tokens of Swin and its relatives cannot merge."""
 
 
 def attention(
@@ -66,3 +69,28 @@ def mlp(module: str = "mlp", *, optional: bool = False) -> Place:
         optional: see `Place`.
     """
     return plain_ffn(module, "fc1", "fc2", optional=optional)
+
+
+def merging(
+    attention: tuple[str, ...],
+    ffn: tuple[str, ...],
+    *,
+    keys: str = "attention.k_proj",
+    patches: str = "embeddings.patch_embeddings",
+    refuse: Mapping[str, str] | None = None,
+) -> Merging:
+    """Where tokens can merge in a pre-norm layer.
+
+    Args:
+        attention, ffn, keys, patches: see `Merging`.
+        refuse: see `Merging`.
+    """
+    tokens = ("cls_token", "class_embedding", "distillation_token", "register_tokens")
+    return Merging(
+        attention=attention,
+        ffn=ffn,
+        keys=keys,
+        patches=patches,
+        protected=tuple(f"embeddings.{name}" for name in tokens),
+        refuse=refuse or {},
+    )

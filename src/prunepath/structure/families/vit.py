@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from prunepath.structure.families.table import Family, Stack
-from prunepath.structure.families.vision import attention, mlp
+from prunepath.structure.families.vision import attention, merging, mlp
 
 __all__ = ["VIT"]
 
@@ -15,6 +15,9 @@ VIT = Family(
             layers="layers",
             places=(attention(), mlp()),
             config_sizes={"num_attention_heads": ("head",), "intermediate_size": ("ffn",)},
+            merging=merging(
+                ("layernorm_before", "attention", "dropout"), ("layernorm_after", "mlp", "dropout")
+            ),
         ),
     ),
 )
