@@ -106,6 +106,15 @@ def model_card(
     return "\n".join(lines)
 
 
+def _recipe(provenance: Provenance) -> list[str]:
+    """The line about a recipe and its paper, if the path says."""
+    recipe = provenance.recipe
+    if not recipe:
+        return []
+    paper = f" ({recipe['paper']})" if recipe.get("paper") else ""
+    return [f"- recipe `{recipe['name']}`{paper}"]
+
+
 def _listed(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())
 
@@ -118,15 +127,6 @@ def _merging(allocation: Allocation) -> list[str]:
         f"- merges tokens that look alike while it runs: {allocation.tokens}; the answer has the "
         "shape it had"
     ]
-
-
-def _recipe(provenance: Provenance) -> list[str]:
-    """The line about a recipe and its paper, if the path says."""
-    recipe = provenance.recipe
-    if not recipe:
-        return []
-    paper = f" ({recipe['paper']})" if recipe.get("paper") else ""
-    return [f"- recipe `{recipe['name']}`{paper}"]
 
 
 def _loading(
