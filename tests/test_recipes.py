@@ -129,6 +129,9 @@ def test_an_unknown_word_lists_what_there_is() -> None:
         ("random", "data-free", "nothing"),
         ("magnitude+sequential", "forward-only", "samples"),
         ("fisher", "gradients", "samples"),
+        ("magnitude+rearrange", "gradients", "samples"),
+        ("kwon", "gradients", "samples"),
+        ("optin", "search", "samples"),
         ("taylor", "gradients", "samples with labels"),
     ],
 )
