@@ -29,7 +29,7 @@ def residual_folder(
 
 def test_the_path_holds_what_was_scored_and_names_the_rest(residual_folder: Path) -> None:
     path = SolutionPath.from_pretrained(residual_folder)
-    kinds = ("vo_coordinate", "query_head", "kv_group", "ffn_channel")
+    kinds = ("vo_coordinate", "query_head", "kv_group", "attention", "ffn_channel", "ffn")
     assert path.structure.kinds == kinds
     assert default_kinds(path.structure, "per-layer") == ("vo_coordinate", "ffn_channel")
     assert default_kinds(path.structure, "uniform") == ("query_head", "kv_group", "ffn_channel")

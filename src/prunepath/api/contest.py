@@ -179,7 +179,7 @@ class Contest:
             path, taken = search.find(recipe, folders[recipe.name])
             shop = self._shop(path)
             shop.adopt(self._dense.opened, supplies.get(shop.refit))
-            again = self._seen(recipe, path, shop.refit)
+            again = self._seen(recipe, path, shop)
             for ratio, budget in budgets.items():
                 if again is not None and (recipe.name, again, ratio) in self._rows:
                     make = partial(self._same_row, self._rows[recipe.name, again, ratio], seed)
@@ -214,11 +214,13 @@ class Contest:
     def _path_folder(self, recipe: Recipe, seed: int) -> Path:
         return self.folder / "paths" / (f"{recipe.name}-seed{seed}" if seed else recipe.name)
 
-    def _seen(self, recipe: Recipe, path: SolutionPath, refit: str) -> int | None:
+    def _seen(self, recipe: Recipe, path: SolutionPath, shop: Workshop) -> int | None:
         """An earlier seed that gives the very same model: what is cut and what repairs it agree."""
         from prunepath.errors import PathFileError
         from prunepath.path import SolutionPath
 
+        if shop.rearrange:  # exchanged by draws of the seed
+            return None
         for seed in dict.fromkeys(seed for name, seed, _ in self._rows if name == recipe.name):
             try:
                 other = SolutionPath.from_pretrained(self._path_folder(recipe, seed))
@@ -226,7 +228,7 @@ class Contest:
                 continue  # its folder was taken away, and its rows are all that is left of it
             same_data = other.provenance.data_fingerprint == path.provenance.data_fingerprint
             same_units = _units_digest(other) == _units_digest(path)
-            if same_units and (same_data or refit == "none"):
+            if same_units and (same_data or shop.refit == "none"):
                 return seed
         return None
 

@@ -36,6 +36,16 @@ for _recipe in (
         refit="none",
     ),
     Recipe(
+        name="kwon",
+        method="fisher",
+        summary="diagonal Fisher without labels, exact choice, exchanged units, one scale per unit",
+        paper="Kwon et al., NeurIPS 2022, arXiv 2204.09656",
+        rule="knapsack",
+        rearrange=True,
+        multiple=1,
+        refit="scales",
+    ),
+    Recipe(
         name="taylor",
         method="taylor",
         summary="first-order Taylor on the task loss",
