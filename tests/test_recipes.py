@@ -117,10 +117,8 @@ def test_an_unknown_word_lists_what_there_is() -> None:
         RequestError, match=r"unknown word 'best' after 'spp\+'; there stands a refit"
     ):
         find_recipe("spp+best")
-    with pytest.raises(
-        RequestError, match=r"unknown word 'bias' after 'spp\+'.* or bias after mom"
-    ):
-        find_recipe("spp+bias")
+    assert find_recipe("spp+bias").refit == "bias"
+    assert find_recipe("spp+moments+bias").bias is True
 
 
 @pytest.mark.parametrize(
@@ -129,6 +127,9 @@ def test_an_unknown_word_lists_what_there_is() -> None:
         ("random", "data-free", "nothing"),
         ("magnitude+sequential", "forward-only", "samples"),
         ("fisher", "gradients", "samples"),
+        ("magnitude+rearrange", "gradients", "samples"),
+        ("kwon", "gradients", "samples"),
+        ("optin", "search", "samples"),
         ("taylor", "gradients", "samples with labels"),
     ],
 )

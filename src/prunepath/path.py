@@ -117,6 +117,11 @@ class SolutionPath:
         """sha256 over everything the file holds."""
         return _checksum(self._tensors(), self._header())
 
+    @property
+    def order(self) -> str:
+        """`"damage per cost"`, or `"damage"` where damages order units of all costs already."""
+        return str(self.provenance.extra.get("order", "damage per cost"))
+
     @cached_property
     def removal_order(self) -> list[tuple[str, int]]:
         """All units, (group name, unit index), first removed first."""

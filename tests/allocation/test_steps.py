@@ -29,6 +29,26 @@ def test_options_refused(case: str) -> None:
         StepOptions(**changes)
 
 
+@pytest.mark.parametrize(("floor", "part"), [("10%", 0.1), ("37.5 %", 0.375), ("100%", 1.0)])
+@pytest.mark.parametrize("layout", ["per-layer", "uniform"])
+def test_a_floor_may_be_a_part_of_every_group(layout: str, floor: str, part: float) -> None:
+    path = random_path(structure_of("llama-untied"))
+    options = StepOptions(layout=layout, multiple=1, floor=floor)
+    gone: dict[str, int] = {}
+    for step in build_steps(path, options):
+        for group, units in step.removed:
+            gone[group.name] = gone.get(group.name, 0) + len(units)
+    for kind in default_kinds(path.structure, layout):
+        for group in path.structure.of_kind(kind):
+            left = group.num_units - gone.get(group.name, 0)
+            least = -(-round(part * group.lane_width, 9) // 1) * group.num_lanes
+            assert left == least, group.name
+
+
+def test_a_floor_in_text_is_a_width_too() -> None:
+    assert StepOptions(floor="12") == StepOptions(floor=12)
+
+
 def test_unknown_kind() -> None:
     path = random_path(structure_of("llama-untied"))
     with pytest.raises(RequestError, match="unknown unit kind 'neuron'; this path has qk_coord"):

@@ -196,6 +196,8 @@ def test_a_share_of_nothing_is_no_merging() -> None:
     )
     assert whole.tokens is None
     assert whole.cost == whole.dense
+    zeros = TokenOptions(dropped=(0, 0))
+    assert allocate_merging(path, Budget.parse("macs", "90%"), FINE, zeros, site).tokens is None
     assert not TokenOptions()
 
 

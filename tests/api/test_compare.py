@@ -17,7 +17,7 @@ from prunepath.cli.main import app
 from prunepath.errors import BudgetError, DataError, PrunepathError, RequestError
 from prunepath.recipes import Recipe
 from prunepath.report.comparison import ComparisonRow
-from tests.api.fixtures import SEARCH
+from tests.api.fixtures import SEARCH, save_tiny
 from tests.api.test_search import StopAt, count_passes
 from tests.tasks import pictures, tiny
 
@@ -216,6 +216,16 @@ def test_questions_are_answered_by_all(tmp_path: Path, model_folder: Path) -> No
     )
     assert all(row.choices["riddles"] in (0, 25, 50, 75, 100) for row in rows)
     assert "riddles" in (tmp_path / "t" / "compare.md").read_text()
+
+
+def test_a_mixture_of_experts(tmp_path: Path, tiny_tokenizer: Any) -> None:
+    shape = {"num_local_experts": 4, "num_experts_per_tok": 2}
+    model = save_tiny(tmp_path / "model", tiny_tokenizer, "Mixtral", **shape)
+    wish = {**COMPARE, "methods": ["fisher+moments"], "ratios": [0.2]}
+    rows = prunepath.compare(model, output=tmp_path / "t", **wish)
+    assert rows[0].params == prunepath.load(model).num_parameters()
+    made = prunepath.extract(tmp_path / "t" / "paths" / "fisher+moments", ratio=0.2)
+    assert rows[1].params == made.allocation.cost.params == made.model.num_parameters()
 
 
 def sentences(start: int, count: int) -> list[dict[str, Any]]:

@@ -280,6 +280,9 @@ def test_what_the_refusal_names_can_be_asked_for(path_folder: Path) -> None:
         ({"ratio": 0.3, "kinds": ["row"]}, "unknown unit kind 'row'; this path has .*ffn_channel"),
         ({"ratio": 0.3, "multiple": 0}, "multiple is 0; widths are multiples of 1 or more"),
         ({"ratio": 0.3, "floor": -1}, "floor is -1; a width cannot be below 0"),
+        ({"ratio": 0.3, "floor": "-1"}, "floor is -1; a width cannot be below 0"),
+        ({"ratio": 0.3, "floor": "half"}, "floor is 'half'; give a width such as 8, or a part of"),
+        ({"ratio": 0.3, "floor": "120%"}, "floor is '120%'; give a width such as 8, or a part of"),
     ],
     ids=str,
 )

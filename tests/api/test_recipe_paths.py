@@ -74,7 +74,7 @@ def test_an_extraction_follows_the_recipe_and_says_so(mine: Path) -> None:
     options = made.allocation.options
     assert (options.layout, options.kinds) == ("uniform", ("ffn_channel",))
     assert (options.multiple, options.floor) == (4, 4)
-    assert made.refit == {"kind": "moments with bias"}
+    assert made.refit["kind"] == "moments with bias"
     assert made.taken == {**MINE.extraction, "kinds": ["ffn_channel"]}
     assert notes.said[0] == (
         "taken from the recipe 'mine': layout uniform, kinds ffn_channel, multiple 4, floor 4, "

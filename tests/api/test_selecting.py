@@ -37,7 +37,9 @@ def test_rearranged_models_cost_the_same(refit: str, path_folder: Path) -> None:
     assert made.rearranged["damage after"] < made.rearranged["damage before"]
     assert made.allocation.cost == plain.allocation.cost
     assert made.refit["kind"] == refit
-    assert sum(p.numel() for p in made.model.parameters()) == made.allocation.cost.params
+    assert sum(p.numel() for p in made.model.parameters()) == (
+        made.allocation.cost.params + made.refit.get("numbers added", 0)
+    )
     assert not torch.equal(logits_of(made.model), logits_of(plain.model))
 
 

@@ -45,6 +45,7 @@ def card(
         library_version="1",
         tokens=256,
         task=task,
+        recipe={"name": "spp+none", "method": "spp", "paper": "Somebody 2030"},
     )
     return model_card(
         allocation,
@@ -81,6 +82,7 @@ def test_a_language_model() -> None:
     assert "| KV cache per token | " in text
     assert "256 calibration tokens of a folder" in text
     assert "measured by perplexity" in text
+    assert "- recipe `spp+none` (Somebody 2030)\n" in text
 
 
 def test_an_image_classifier() -> None:

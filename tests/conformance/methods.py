@@ -18,6 +18,10 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "fisher": ("fisher", {}),
     "taylor": ("taylor", {}),
     "magnitude": ("magnitude", {}),
+    "taylor-sum": ("taylor", {"reduction": "sum"}),
+    "gblm": ("gblm", {}),
+    "gblm-fisher": ("gblm", {"form": "fisher"}),
+    "pq": ("pq", {}),
     "random": ("random", {}),
     "optin": ("optin", {"probes": 4}),
     "optin-exact": ("optin", {"mode": "exact"}),
@@ -25,4 +29,11 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
         "optin",
         {"mode": "gn", "probes": 2, "md_norm": "mean", "horizon": 1, "tokens": 16},
     ),
+    "residual": ("residual", {}),
+    "residual-wanda": (
+        "residual",
+        {"repair": "none", "metric": "wanda", "standardise": "relative"},
+    ),
+    "residual-flap": ("residual", {"repair": "bias", "metric": "wifv", "standardise": "zscore"}),
+    "residual-both": ("residual", {"repair": "linear+bias", "rounds": 4}),
 }

@@ -12,6 +12,7 @@ import torch
 
 from prunepath.methods import method as registry
 from prunepath.methods.method import SearchContext, total_order
+from prunepath.methods.scope import scored_part
 from prunepath.path import SolutionPath
 from tests.conformance.families import FAMILIES, dense, random_tokens
 from tests.conformance.methods import METHODS
@@ -32,8 +33,10 @@ def context(family: str) -> SearchContext:
 def path(name: str, family: str, again: bool = False) -> SolutionPath:
     method, settings = METHODS[name]
     chosen = registry.METHODS[method]
+    scorer = chosen(chosen.Config.from_dict(settings))
     found = context(family)
-    ranking = chosen(chosen.Config.from_dict(settings)).rank(found)
+    found = replace(found, structure=scored_part(found.structure, scorer))
+    ranking = scorer.rank(found)
     return SolutionPath(
         structure=found.structure,
         **total_order(found.structure, ranking),

@@ -49,7 +49,10 @@ def test_one_weight_for_all_brings_both_medians_together() -> None:
     damage = scores.combine(OptinConfig(lambda_kd=0.5), structure())
     md = flat({name: values.sum(1) for name, values in scores.md.items()})
     kd = flat(scores.kd)
-    expected = md + 0.5 * np.median(md) / np.median(kd) * kd
+    inside = [group.name for group in structure().groups if not group.is_sublayer]
+    md_median = np.median(np.concatenate([scores.md[name].sum(1) for name in inside]))
+    kd_median = np.median(np.concatenate([scores.kd[name] for name in inside]))
+    expected = md + 0.5 * md_median / kd_median * kd
     np.testing.assert_allclose(flat(damage), expected, rtol=1e-12)
     alone = scores.combine(OptinConfig(lambda_kd=0.0), structure())
     np.testing.assert_allclose(flat(alone), md, rtol=1e-12)
@@ -157,7 +160,7 @@ def test_a_horizon_that_was_not_recorded_is_refused() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"mode": "fast"}, "unknown mode 'fast' of the method 'optin'; use exact"),
+        ({"mode": "fast"}, "unknown mode 'fast' of the method 'optin'; use hybrid or gn or exact"),
         ({"md_norm": "max"}, "unknown md_norm 'max' .* use sum or mean"),
         ({"legacy": "vit"}, "unknown legacy 'vit' .* use none or language or vision"),
         ({"tokens": 1}, "tokens is 1; rows are compared with each other"),

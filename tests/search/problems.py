@@ -16,7 +16,7 @@ from prunepath.structure.discover import discover
 from prunepath.structure.gates import frozen
 from prunepath.tasks.causal_lm import CAUSAL_LM
 
-EVERYTHING = Wanted(gradients=True, moments=True, output_gradients=True)
+EVERYTHING = Wanted(gradients=True, moments=True, output_gradients=True, weights=True)
 
 
 def context_of(model: Any, ids: Tensor, **changes: Any) -> SearchContext:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -29,6 +31,24 @@ def test_a_cut_model_can_be_cut_again(first: str, second: str) -> None:
             expected = once(ids).logits
         found = cut(once, smaller, selection)(ids).logits
     assert float((found - expected).abs().max()) <= 1e-5
+
+
+@pytest.mark.parametrize("second", ["kv_group", "vo_coordinate"])
+@pytest.mark.parametrize("first", ["qk_coordinate", "vo_coordinate", "kv_group"])
+def test_pairs_stay_where_they_are_no_units(first: str, second: str) -> None:
+    """Of a path that does not order them, in a dense model and in one that was cut before."""
+    structure = structure_of(FAMILY)
+    once = cut(dense(FAMILY), structure, select(structure, first, "ratio 0.3"))
+    found = discover(once)
+    others = tuple(group for group in found.groups if group.kind != "qk_coordinate")
+    smaller = replace(found, groups=others)
+    selection = select(smaller, second, "ratio 0.3", seed=1)
+    ids = random_tokens(2, 16)
+    with torch.no_grad():
+        with gated(once, smaller, gates_of(selection, smaller)):
+            expected = once(ids).logits
+        made = cut(once, smaller, selection)(ids).logits
+    assert float((made - expected).abs().max()) <= 1e-5
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])

@@ -51,8 +51,9 @@ def allocate_merging(
         BudgetError: out of reach with this share.
     """
     if asked.dropped:
-        schedule = TokenSchedule(site=site, dropped=asked.dropped)
-        return allocate(path, budget, options, latency_of=latency_of, tokens=schedule)
+        return _beside(
+            TokenSchedule(site=site, dropped=asked.dropped), path, budget, options, latency_of
+        )
     if budget.metric not in _SHARED:
         raise RequestError(
             f"a token share of {asked.share:g} was asked for with the budget {budget}, and merging "
@@ -70,8 +71,7 @@ def allocate_merging(
             "--token-share"
         ) from None
     schedule = _fewest(path.structure, units, limit, asked, site, latency_of)
-    tokens = schedule if any(schedule.dropped) else None
-    return allocate(path, budget, options, latency_of=latency_of, tokens=tokens)
+    return _beside(schedule, path, budget, options, latency_of)
 
 
 def blocks_with_keys(structure: Structure, selection: Selection, site: TokenSite) -> list[bool]:
@@ -83,6 +83,18 @@ def blocks_with_keys(structure: Structure, selection: Selection, site: TokenSite
             sizes = place_sizes(groups, place.factors, selection)
             found[place.layer] = all(sizes.get(name, 1) for name in place.pair_layouts[0].names)
     return found
+
+
+def _beside(
+    schedule: TokenSchedule,
+    path: SolutionPath,
+    budget: Budget,
+    options: StepOptions,
+    latency_of: LatencyOf | None,
+) -> Allocation:
+    """The most units that fit beside a schedule; one that merges nothing is none."""
+    tokens = schedule if any(schedule.dropped) else None
+    return allocate(path, budget, options, latency_of=latency_of, tokens=tokens)
 
 
 def _fewest(

@@ -8,6 +8,8 @@ that is why a smaller budget then keeps a subset of what a larger one keeps.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -43,7 +45,9 @@ class StepOptions:
         kinds: unit kinds that may be cut; empty takes the layout's default.
         multiple: widths end as multiples of this many channels or coordinates; 1 turns it off.
         floor: smallest width every group keeps, in channels or coordinates; heads and KV groups
-            keep at least one. Sub-layers go whole.
+            keep at least one. Sub-layers go whole. Or a part of its own width, `"10%"`: what a
+            global order needs when it would empty some groups (the minimum of arXiv 2209.14624,
+            there of all weights).
         metric: what the steps are weighed by when groups are merged.
         sequence_length: tokens the metric is stated for.
         rule: `"order"` makes steps by damage per cost until the budget is met; `"knapsack"` makes
@@ -53,7 +57,7 @@ class StepOptions:
     layout: str = "per-layer"
     kinds: tuple[str, ...] = ()
     multiple: int = 8
-    floor: int = 8
+    floor: int | str = 8
     metric: str = "params"
     sequence_length: int = 512
     rule: str = "order"
@@ -66,7 +70,11 @@ class StepOptions:
             )
         if self.multiple < 1:
             raise RequestError(f"multiple is {self.multiple}; widths are multiples of 1 or more")
-        if self.floor < 0:
+        if isinstance(self.floor, str) and self.floor.strip().lstrip("-").isdigit():
+            object.__setattr__(self, "floor", int(self.floor))  # as the command line says it
+        if isinstance(self.floor, str):
+            _share(self.floor)
+        elif self.floor < 0:
             raise RequestError(f"floor is {self.floor}; a width cannot be below 0")
         if self.rule not in RULES:
             raise RequestError(
@@ -79,6 +87,27 @@ class StepOptions:
                 "does not; use --macs, --params or --memory, or --rule order"
             )
 
+    def units_left(self, lane_width: int, positions: int) -> int:
+        """Units that always stay of every lane of a group.
+
+        Args:
+            lane_width: units of a lane in the dense model.
+            positions: channels or coordinates that one unit owns.
+        """
+        if isinstance(self.floor, str):
+            return math.ceil(round(_share(self.floor) * lane_width, 9))
+        return -(-self.floor // positions)
+
+
+def _share(text: str) -> float:
+    """`"10%"` as 0.1."""
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*%\s*", text)
+    if match is None or not 0 <= float(match[1]) <= 100:
+        raise RequestError(
+            f"floor is '{text}'; give a width such as 8, or a part of each group such as 10%"
+        )
+    return float(match[1]) / 100
+
 
 @dataclass(frozen=True)
 class Step:
@@ -86,7 +115,8 @@ class Step:
 
     Args:
         removed: (group, unit indices) pairs.
-        density: damage per unit of cost; steps are made in its ascending order.
+        density: damage per unit of cost, or mean damage where the path is ordered by damage;
+            steps are made in its ascending order.
     """
 
     removed: tuple[tuple[UnitGroup, IntArray], ...]
@@ -168,8 +198,8 @@ def _rounding(structure: Structure, group: UnitGroup, options: StepOptions) -> t
     if group.members:
         return 1, max(1, group.least)
     positions = positions_per_unit(structure, group)
-    floor = 0 if group.is_sublayer else -(-options.floor // positions)  # it goes whole
-    return max(1, options.multiple // positions), floor
+    floor = options.units_left(group.lane_width, positions)
+    return max(1, options.multiple // positions), 0 if group.is_sublayer else floor  # goes whole
 
 
 def _group_steps(path: SolutionPath, group: UnitGroup, options: StepOptions) -> list[Step]:
@@ -180,11 +210,13 @@ def _group_steps(path: SolutionPath, group: UnitGroup, options: StepOptions) -> 
     bundles = np.array(lanes, dtype=np.int64).T  # (lane_width, num_lanes): removed row by row
     size, floor = _rounding(path.structure, group, options)
     width = group.lane_width
-    cost = metric_value(
-        unit_cost(path.structure, group, options.sequence_length),
-        options.metric if options.metric != "latency" else "macs",
-        options.sequence_length,
-    )
+    cost = 1.0
+    if path.order != "damage":
+        cost = metric_value(
+            unit_cost(path.structure, group, options.sequence_length),
+            options.metric if options.metric != "latency" else "macs",
+            options.sequence_length,
+        )
     damage = path.damage[group.name]
     steps = []
     start, density = 0, -np.inf

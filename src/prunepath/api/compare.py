@@ -98,6 +98,7 @@ def compare(
     from prunepath.api.evaluate import evaluation_samples
     from prunepath.api.shared_search import SharedSearch
     from prunepath.progress import note
+    from prunepath.surgery.record import require_unmerged
 
     entered = _entered(methods, refit, layout)
     if not ratios or not seeds:
@@ -123,6 +124,7 @@ def compare(
         progress=progress,
         **hub,
     )
+    require_unmerged(dense.opened.model)
     own = dense.opened.task
     if asked and own.name != "causal-lm":
         raise RequestError(

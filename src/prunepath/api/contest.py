@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from prunepath.progress import Progress
     from prunepath.recipes import Recipe
     from prunepath.report.comparison import ComparisonRow
+    from prunepath.structure.cost import Cost
 
 __all__ = ["Contest", "read_choices"]
 
@@ -135,17 +136,17 @@ class Contest:
 
     def dense_row(self, seed: int) -> ComparisonRow:
         """The model all others are cut from."""
-        model = self._dense.opened.model
+        from prunepath.structure.cost import cost_of
+        from prunepath.structure.selection import everything
+
+        structure = self._dense.structure
+        # Its structure was read off this very model; reading it again would put experts together.
+        cost = cost_of(structure, everything(structure), self._length)
+        facts: dict[str, Any] = {"recipe": "dense", "ratio": 0.0, "asked_ratio": 0.0, "seed": seed}
         return self._measured(
             _digest(self._request, "dense"),
             lambda request: self._row(
-                "dense",
-                model,
-                recipe="dense",
-                ratio=0.0,
-                asked_ratio=0.0,
-                seed=seed,
-                request=request,
+                "dense", self._dense.opened.model, cost, request=request, **facts
             ),
         )
 
@@ -178,7 +179,7 @@ class Contest:
             path, taken = search.find(recipe, folders[recipe.name])
             shop = self._shop(path)
             shop.adopt(self._dense.opened, supplies.get(shop.refit))
-            again = self._seen(recipe, path, shop.refit)
+            again = self._seen(recipe, path, shop)
             for ratio, budget in budgets.items():
                 if again is not None and (recipe.name, again, ratio) in self._rows:
                     make = partial(self._same_row, self._rows[recipe.name, again, ratio], seed)
@@ -213,11 +214,13 @@ class Contest:
     def _path_folder(self, recipe: Recipe, seed: int) -> Path:
         return self.folder / "paths" / (f"{recipe.name}-seed{seed}" if seed else recipe.name)
 
-    def _seen(self, recipe: Recipe, path: SolutionPath, refit: str) -> int | None:
+    def _seen(self, recipe: Recipe, path: SolutionPath, shop: Workshop) -> int | None:
         """An earlier seed that gives the very same model: what is cut and what repairs it agree."""
         from prunepath.errors import PathFileError
         from prunepath.path import SolutionPath
 
+        if shop.rearrange:  # exchanged by draws of the seed
+            return None
         for seed in dict.fromkeys(seed for name, seed, _ in self._rows if name == recipe.name):
             try:
                 other = SolutionPath.from_pretrained(self._path_folder(recipe, seed))
@@ -225,7 +228,7 @@ class Contest:
                 continue  # its folder was taken away, and its rows are all that is left of it
             same_data = other.provenance.data_fingerprint == path.provenance.data_fingerprint
             same_units = _units_digest(other) == _units_digest(path)
-            if same_units and (same_data or refit == "none"):
+            if same_units and (same_data or shop.refit == "none"):
                 return seed
         return None
 
@@ -243,15 +246,18 @@ class Contest:
         seed: int,
         request: str,
     ) -> ComparisonRow:
+        from prunepath.api.evaluate import counted_cost
         from prunepath.evaluation.mode import device_of
         from prunepath.evaluation.peak import peak_memory
 
         with peak_memory(device_of(self._dense.opened.model)) as peak:
             made = shop.make(budget)
         peaks = [value for value in (taken.peak_bytes, peak.num_bytes) if value]
+        cost, _ = counted_cost(made.model, shop.task, self._length)
         return self._row(
             f"{recipe.name} {asked:g}" + (f" seed {seed}" if seed else ""),
             made.model,
+            cost,
             recipe=recipe.name,
             ratio=made.allocation.ratio,
             asked_ratio=asked,
@@ -263,9 +269,8 @@ class Contest:
             peak_bytes=max(peaks, default=None),
         )
 
-    def _row(self, name: str, model: Any, **facts: Any) -> ComparisonRow:
+    def _row(self, name: str, model: Any, cost: Cost | None, **facts: Any) -> ComparisonRow:
         """Measure a model; its costs are read off its own tensors."""
-        from prunepath.api.evaluate import counted_cost
         from prunepath.evaluation.choices import choices_accuracy
         from prunepath.report.comparison import ComparisonRow
 
@@ -282,7 +287,6 @@ class Contest:
             ).accuracy
             for file in self._choices
         }
-        cost, _ = counted_cost(model, opened.task, self._length)
         return ComparisonRow(
             name=name,
             params=sum(parameter.numel() for parameter in model.parameters()),

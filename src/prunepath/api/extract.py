@@ -60,7 +60,7 @@ def extract(
     layout: str | None = None,
     kinds: Sequence[str] | None = None,
     multiple: int | None = None,
-    floor: int | None = None,
+    floor: int | str | None = None,
     sequence_length: int | None = None,
     refit: str | None = None,
     bias: bool | None = None,
@@ -91,12 +91,12 @@ def extract(
             per-layer, multiple 8, floor 8 and refit sequential.
         kinds: unit kinds that may be cut; by default what the layout cuts best.
         multiple: widths end as multiples of this.
-        floor: smallest width any group keeps.
+        floor: smallest width any group keeps, or a part of each group's own, `"10%"`.
         sequence_length: tokens that MACs, memory and latency are stated for, by default 512;
             nothing changes with it where samples are of one size, as images are.
-        refit: `"sequential"`, `"moments"` (one-shot), `"scales"` (one number per unit) or
-            `"none"`.
-        bias: let `"moments"` add biases.
+        refit: `"sequential"`, `"moments"` (one-shot), `"scales"` (one number per unit), `"bias"`
+            (biases alone move) or `"none"`.
+        bias: let `"moments"` move biases, too.
         rule: `"order"` (damage per cost; smaller budgets keep subsets) or `"knapsack"` (least sum
             of damages, of two kinds of units).
         rearrange: exchange units of every group for others by what they do together, measured on

@@ -45,19 +45,22 @@ def rank_units(
 
     Raises:
         NumericsError: a score is not finite.
+        RequestError: the method scores nothing in this model.
     """
     from prunepath.methods.method import SearchContext, total_order
+    from prunepath.methods.scope import scored_part
     from prunepath.path import SolutionPath
     from prunepath.progress import note
     from prunepath.structure.gates import frozen
 
     dense = calibration.dense
+    structure = scored_part(dense.structure, method)
     note(progress, "ordering the units")
     with frozen(dense.opened.model):
         ranking = method.rank(
             SearchContext(
                 model=dense.opened.model,
-                structure=dense.structure,
+                structure=structure,
                 statistics=sums,
                 task=dense.opened.task,
                 samples=calibration.parts.calibration,
@@ -68,8 +71,8 @@ def rank_units(
             )
         )
     return SolutionPath(
-        structure=dense.structure,
-        **total_order(dense.structure, ranking),
+        structure=structure,
+        **total_order(structure, ranking),
         provenance=replace(provenance, extra=dict(ranking.extra)),
         companions=ranking.companions,
     )

@@ -166,10 +166,13 @@ def settled(
 
 
 def cost_class(recipe: Recipe) -> str:
-    """What ordering and repairing take: `data-free`, `forward-only`, `gradients` or `search`."""
-    own = make_method(recipe).cost_class()
-    repair = "data-free" if recipe.refit == "none" else "forward-only"
-    return max(own, repair, key=_CLASSES.index)
+    """The most that ordering, exchanging or repairing takes, one of `methods.method.CostClass`."""
+    parts = [make_method(recipe).cost_class()]
+    if recipe.refit != "none":
+        parts.append("forward-only")
+    if recipe.rearrange:
+        parts.append("gradients")
+    return max(parts, key=_CLASSES.index)
 
 
 def needs(recipe: Recipe) -> str:

@@ -15,7 +15,31 @@ if TYPE_CHECKING:
     from prunepath.surgery.stream import Stream
     from prunepath.tasks.task import Task
 
-__all__ = ["HeldOut", "repair_"]
+__all__ = ["HeldOut", "make_room_for_biases_", "repair_"]
+
+
+def make_room_for_biases_(
+    model: Any, structure: Structure, selection: Selection, *, kind: str, bias: bool
+) -> int:
+    """Give the maps whose biases a refit will move biases of zero, where they have none.
+
+    Args:
+        model: the cut model; changed.
+        structure: the dense model's structure.
+        selection: units kept.
+        kind, bias: see `repair_`.
+
+    Returns:
+        Numbers that were added; no budget counts them.
+    """
+    from prunepath.statistics.repairs import moves_bias
+    from prunepath.surgery.biases import give_biases_
+    from prunepath.surgery.refit import cut_consumers
+
+    if not moves_bias(_repair_words(kind, bias)):
+        return 0
+    cut = cut_consumers(structure, selection, emptied=True)
+    return give_biases_(model, structure, selection, [consumer.name for consumer in cut])
 
 
 def repair_(
@@ -38,12 +62,14 @@ def repair_(
         selection: units kept.
         task: what the model is used for.
         supplies: what lies beside the path.
-        kind: `"sequential"`, `"moments"` or `"scales"`.
-        bias: let `"moments"` add biases.
+        kind: `"sequential"`, `"moments"`, `"scales"` or `"bias"`.
+        bias: let `"moments"` move biases, too; with either, every map that lost inputs must
+            have one (`make_room_for_biases_`).
 
     Returns:
         What was done, name -> value.
     """
+    from prunepath.statistics.repairs import moves_bias
     from prunepath.structure.matrices import weight_of
     from prunepath.surgery.refit import (
         cut_consumers,
@@ -55,22 +81,23 @@ def repair_(
     from prunepath.surgery.sequential import refit_sequentially_
     from prunepath.surgery.strength import choose_strength_
 
-    consumers = list(cut_consumers(structure, selection))
+    repair = _repair_words(kind, bias)
+    with_bias = moves_bias(repair)
+    consumers = list(cut_consumers(structure, selection, emptied=with_bias))
     constant = [
         name
         for name in emptied_consumers(structure, selection)
-        if bias or model.get_submodule(name).bias is not None
+        if not with_bias and model.get_submodule(name).bias is not None
     ]
     if not consumers and not constant:
         return {"kind": "none"}
     names = [consumer.name for consumer in consumers]
     weights = {name: weight_of(dense.get_submodule(name)) for name in (*names, *constant)}
-    changed = [f"{name}.weight" for name in names]
-    changed += [] if bias else [f"{name}.bias" for name in constant]
+    changed = [f"{name}.weight" for name in names] + [f"{name}.bias" for name in constant]
     before = {name: model.get_parameter(name).detach().clone() for name in changed}
     fill_constants_(model, weights, constant, supplies.statistics)
-    if kind == "moments" or supplies.refit is None:
-        refit_from_moments_(model, weights, consumers, supplies.statistics, bias=bias)
+    if kind in ("moments", "bias") or supplies.refit is None:
+        refit_from_moments_(model, weights, consumers, supplies.statistics, repair=repair)
     else:
         stream = _stream(model, structure, task, supplies)
         compared = [consumer for consumer in consumers if consumer.name in supplies.outputs]
@@ -82,8 +109,8 @@ def repair_(
         else:
             refit_from_moments_(model, weights, others, supplies.statistics)
             refit_sequentially_(model, stream, weights, compared, supplies.statistics)
-    if bias:  # a bias cannot be blended with none
-        return {"kind": "moments with bias"}
+    if with_bias:  # a bias cannot be blended with none
+        return {"kind": "bias" if kind == "bias" else "moments with bias"}
     held_out = HeldOut(task, dense, supplies.holdout)
     parts = [partial(held_out.losses, model, part) for part in held_out.parts]
     chosen = choose_strength_(model, before, parts)
@@ -113,6 +140,13 @@ def _stream(model: Any, structure: Structure, task: Task, supplies: Supplies) ->
             for group in structure.groups
         },
     )
+
+
+def _repair_words(kind: str, bias: bool) -> str:
+    """What a refit moves, in the words of `statistics.repairs`."""
+    if kind in ("bias", "none"):
+        return kind
+    return "linear+bias" if bias else "linear"
 
 
 class HeldOut:

@@ -95,6 +95,7 @@ def search(
     from prunepath.api.calibration import collect_statistics, read_calibration, read_model
     from prunepath.api.ranking import rank_units, write_path, write_supplies
     from prunepath.files import refuse_used, require_space
+    from prunepath.methods.scope import scored_part
     from prunepath.statistics.objective import require_objective
     from prunepath.surgery.record import require_unmerged
 
@@ -125,6 +126,7 @@ def search(
         **hub,
     )
     require_unmerged(dense.opened.model)
+    dense = replace(dense, structure=scored_part(dense.structure, scorer))
     plan = Plan.of(
         dense.opened.task,
         windows=windows,

@@ -112,9 +112,7 @@ class SharedSearch:
                 )
             self._ranked[order] = found, ranked
         found, ranked = self._ranked[order]
-        path = replace(
-            found, provenance=replace(found.provenance, recipe=provenance.recipe), folder=None
-        )
+        path = replace(found, provenance=replace(found.provenance, recipe=provenance.recipe))
         write_path(path, self._state / "supplies" if supplied else None, target, overwrite=True)
         peaks = [peak for peak in (spent.get("peak_bytes"), ranked["peak_bytes"]) if peak]
         taken = Taken(
@@ -124,7 +122,7 @@ class SharedSearch:
         )
         with atomic_write(target / _TAKEN) as beside:
             beside.write_text(json.dumps({"identity": self.identity, **asdict(taken)}))
-        return self._stored(recipe, target) or (path, taken)
+        return replace(path, folder=target), taken
 
     @property
     def _device(self) -> Any:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from prunepath.api.exchange import Rearranger
 from prunepath.api.recipes import settled
-from prunepath.api.repair import repair_
+from prunepath.api.repair import make_room_for_biases_, repair_
 from prunepath.api.stated import LENGTH, stated_for
 from prunepath.api.supplies import Supplies, read_supplies
 from prunepath.errors import RequestError
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["REFITS", "Extraction", "Workshop", "require_refit", "taken_sentence"]
 
-REFITS = ("sequential", "moments", "scales", "none")
+REFITS = ("sequential", "moments", "scales", "bias", "none")
 
 
 def require_refit(refit: str, *, bias: bool) -> None:
@@ -39,7 +39,7 @@ def require_refit(refit: str, *, bias: bool) -> None:
     """
     if refit not in REFITS:
         raise RequestError(f"unknown refit '{refit}'; use one of {', '.join(REFITS)}")
-    if bias and refit != "moments":
+    if bias and refit not in ("moments", "bias"):
         raise RequestError(f"biases are fitted from moments, and refit is '{refit}'; use 'moments'")
 
 
@@ -98,7 +98,7 @@ class Workshop:
         layout: str | None = None,
         kinds: Sequence[str] | None = None,
         multiple: int | None = None,
-        floor: int | None = None,
+        floor: int | str | None = None,
         sequence_length: int | None = None,
         refit: str | None = None,
         bias: bool | None = None,
@@ -236,6 +236,9 @@ class Workshop:
             allocation, rearranged = self._rearranger(allocation, supplies)
             clock.lap("rearrange")
         model: Any = cut(self.dense, self.path.structure, allocation.selection)
+        added = make_room_for_biases_(
+            model, self.path.structure, allocation.selection, kind=self.refit, bias=self.bias
+        )
         clock.lap("cut")
         stock = is_stock(model) and allocation.tokens is None
         loader = "stock transformers" if stock else "prunepath (import prunepath first)"
@@ -257,6 +260,8 @@ class Workshop:
                     kind=self.refit,
                     bias=self.bias,
                 )
+            if added:
+                refit = {**refit, "numbers added": added}
             fuse_experts_(model)
             if (
                 allocation.tokens is not None

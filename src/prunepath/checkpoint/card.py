@@ -89,6 +89,7 @@ def model_card(
         "",
         f"- task `{task.name}`, measured by {task.metric_name}",
         f"- search: method `{provenance.method}`" + (f" ({settings})" if settings else ""),
+        *_recipe(provenance),
         f"- objective `{provenance.objective}`, {provenance.tokens} calibration {counted} of "
         f"{provenance.data}, seed {provenance.seed}",
         f"- layout `{allocation.options.layout}`, widths in multiples of "
@@ -103,6 +104,15 @@ def model_card(
         "",
     ]
     return "\n".join(lines)
+
+
+def _recipe(provenance: Provenance) -> list[str]:
+    """The line about a recipe and its paper, if the path says."""
+    recipe = provenance.recipe
+    if not recipe:
+        return []
+    paper = f" ({recipe['paper']})" if recipe.get("paper") else ""
+    return [f"- recipe `{recipe['name']}`{paper}"]
 
 
 def _listed(values: Mapping[str, Any]) -> str:

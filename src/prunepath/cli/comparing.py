@@ -48,7 +48,9 @@ Questions = Annotated[
 RefitOfAll = Annotated[
     str | None,
     typer.Option(
-        "--refit", help="The same repair for all: sequential, moments or none.", show_default=_ALL
+        "--refit",
+        help="The same repair for all: sequential, moments, scales or none.",
+        show_default=_ALL,
     ),
 ]
 LayoutOfAll = Annotated[

@@ -156,10 +156,10 @@ Multiple = Annotated[
     ),
 ]
 Floor = Annotated[
-    int | None,
+    str | None,
     typer.Option(
         "--floor",
-        help="Smallest width that any group keeps.",
+        help="Smallest width that any group keeps: 8, or 10% of its own.",
         show_default=_RECIPE.format("8"),
         rich_help_panel=_CUT,
     ),
@@ -222,7 +222,8 @@ Refit = Annotated[
     str | None,
     typer.Option(
         "--refit",
-        help="sequential (best), moments (one-shot), scales (one number per unit) or none.",
+        help="sequential (best), moments (one-shot), scales (one number per unit), bias (biases "
+        "alone) or none.",
         show_default=_RECIPE.format("sequential"),
         rich_help_panel=_REFIT,
     ),
@@ -231,7 +232,7 @@ Bias = Annotated[
     bool | None,
     typer.Option(
         "--bias/--no-bias",
-        help="Let --refit moments add biases.",
+        help="Let --refit moments move biases, too.",
         show_default=_RECIPE.format("no"),
         rich_help_panel=_REFIT,
     ),

@@ -1,6 +1,6 @@
 """Measure what fewer tokens save on this machine, for latency budgets with merging.
 
-The sub-layers of the first layer are timed on what the model hands them, shortened to a part of the
+The first sub-layer of every sort is timed on what the model hands it, shortened to a part of the
 tokens; merging itself is timed at the full number.
 """
 
@@ -45,7 +45,12 @@ def token_pace(
         progress: who listens.
     """
     note(progress, f"measuring what fewer than {site.tokens} tokens save")
-    places = [place for place in structure.places if place.stack == site.stack and not place.layer]
+    sorts = {
+        place.path.rpartition(".")[2]: place
+        for place in reversed(structure.places)
+        if place.stack == site.stack
+    }
+    places = list(sorts.values())
     calls: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {}
     inputs = task.dummy(model, 1).to(model.device)
     with ExitStack() as stack:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import numpy as np
 import torch
 
-from prunepath.methods.method import CostClass, FloatArray, Method, Ranking, SearchContext
+from prunepath.errors import RequestError
+from prunepath.methods.method import (
+    CostClass,
+    FloatArray,
+    Method,
+    MethodConfig,
+    Ranking,
+    SearchContext,
+)
 from prunepath.statistics.collect import Wanted
 from prunepath.structure.units import UnitGroup
 
-__all__ = ["DiagonalFisher", "Magnitude", "Random", "Taylor"]
+__all__ = ["DiagonalFisher", "Magnitude", "Random", "Taylor", "TaylorConfig", "unit_norms"]
 
 
 class DiagonalFisher(Method):
@@ -35,15 +45,41 @@ class DiagonalFisher(Method):
         )
 
 
-class Taylor(Method):
-    """First-order Taylor: mean absolute gate gradient of a sample of the task loss.
+_TABLES = {"sample": "gradient_windows", "sum": "gradient"}
 
-    |dL/dm_j| at m = 1 is |<w_j, dL/dw_j>| (Molchanov et al. 2017). Against the divergence from
-    the dense model the expected gradient is zero, so the task loss is the default objective here.
+
+@dataclass(frozen=True, kw_only=True)
+class TaylorConfig(MethodConfig):
+    """Settings of `taylor`.
+
+    Raises:
+        RequestError: an unknown reduction.
+    """
+
+    reduction: str = field(
+        default="sample",
+        metadata={"help": "sample (mean of absolute values) or sum (absolute value of the sum)"},
+    )
+
+    def __post_init__(self) -> None:
+        if self.reduction not in _TABLES:
+            raise RequestError(
+                f"unknown reduction '{self.reduction}' of the method 'taylor'; use "
+                f"{' or '.join(_TABLES)}"
+            )
+
+
+class Taylor(Method):
+    """First-order Taylor: absolute gate gradient of the task loss.
+
+    |dL/dm_j| at m = 1 is |<w_j, dL/dw_j>| (Molchanov et al. 2017), of every sample by itself, or
+    (`reduction=sum`) of their sum, in which samples that disagree cancel. Against the divergence
+    from the dense model the expected gradient is zero, so the task loss is the default objective.
     """
 
     name = "taylor"
-    summary = "mean absolute gate gradient of the task loss"
+    summary = "absolute gate gradient of the task loss"
+    Config = TaylorConfig
 
     def objective(self) -> str:
         return "task"
@@ -52,10 +88,10 @@ class Taylor(Method):
         return Wanted(gradients=True, moments=True, output_gradients=False)
 
     def rank(self, context: SearchContext) -> Ranking:
-        sums = context.statistics
+        sums, table = context.statistics, _TABLES[self.config.reduction]
         return Ranking(
             damage={
-                group.name: sums.mean("gradient_windows", group.name).cpu().numpy()
+                group.name: sums.mean(table, group.name).abs().cpu().numpy()
                 for group in context.structure.groups
             }
         )
@@ -72,11 +108,26 @@ class Magnitude(Method):
 
     def rank(self, context: SearchContext) -> Ranking:
         return Ranking(
-            damage={group.name: _norms(context, group) for group in context.structure.groups}
+            damage={
+                group.name: np.exp(2 * _log_norms(context, group))
+                for group in context.structure.groups
+            }
         )
 
 
-def _norms(context: SearchContext, group: UnitGroup) -> FloatArray:
+def unit_norms(context: SearchContext, group: UnitGroup) -> FloatArray:
+    """Geometric mean, over the tensors a unit owns a part of, of the norms of these parts.
+
+    What a unit adds to the output is a product of one factor per tensor, and so is its size; the
+    root makes groups with two and with three tensors comparable.
+
+    Returns:
+        In the unit of a weight, (units,).
+    """
+    return np.asarray(np.exp(_log_norms(context, group)), dtype=np.float64)
+
+
+def _log_norms(context: SearchContext, group: UnitGroup) -> FloatArray:
     place = context.structure.places_by_path[group.place]
     log_product = np.zeros(group.num_units)
     num_factors = 0
@@ -97,7 +148,7 @@ def _norms(context: SearchContext, group: UnitGroup) -> FloatArray:
             norms.index_add_(0, owner[owned], squares.cpu()[owned])
             log_product += 0.5 * np.log(np.maximum(norms.numpy(), 1e-300))
             num_factors += 1
-    return np.asarray(np.exp(2 * log_product / max(1, num_factors)), dtype=np.float64)
+    return np.asarray(log_product / max(1, num_factors), dtype=np.float64)
 
 
 class Random(Method):

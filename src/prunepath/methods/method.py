@@ -14,7 +14,7 @@ from prunepath.errors import NumericsError, RequestError
 from prunepath.registry import Registry
 from prunepath.statistics.collect import Wanted
 from prunepath.structure.cost import unit_cost
-from prunepath.structure.units import Structure
+from prunepath.structure.units import Structure, UnitGroup
 
 if TYPE_CHECKING:
     import torch
@@ -128,12 +128,20 @@ class Ranking:
             has no times of its own and the order by damage per parameter stands for them.
         extra: anything worth keeping in the path's header; JSON-ready.
         companions: file name -> what is written beside the path under that name.
+        order: what orders units of different costs where there are no times: `"damage per cost"`,
+            or `"damage"` for methods whose numbers are an order already (z-scores, parts of a
+            group). It is kept in `extra`: allocation must not divide by costs then, either.
     """
 
     damage: Mapping[str, FloatArray]
     entry_time: Mapping[str, FloatArray] | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
     companions: Mapping[str, Companion] = field(default_factory=dict)
+    order: str = "damage per cost"
+
+    def __post_init__(self) -> None:
+        if self.order != "damage per cost":
+            object.__setattr__(self, "extra", {**self.extra, "order": self.order})
 
 
 class Method:
@@ -141,6 +149,7 @@ class Method:
 
     name: ClassVar[str]
     summary: ClassVar[str]
+    scope: ClassVar[str] = "all units"
     Config: ClassVar[type[MethodConfig]] = MethodConfig
     objectives: ClassVar[tuple[str, ...]] = ("kl", "task")
     """Objectives it can be given."""
@@ -175,8 +184,12 @@ class Method:
                 f"'{self.objectives[0]}'"
             )
 
+    def scores(self, group: UnitGroup) -> bool:
+        """Whether it can score the units of a group; `scope` says in words which it can."""
+        return True
+
     def rank(self, context: SearchContext) -> Ranking:
-        """Score all units."""
+        """Score all units of the groups it scores; the context's structure has no others."""
         raise NotImplementedError
 
     def rerank(self, structure: Structure, folder: Path, extra: Mapping[str, Any]) -> Ranking:
@@ -205,15 +218,22 @@ for _name, _target in {
     "taylor": "prunepath.methods.baselines:Taylor",
     "random": "prunepath.methods.baselines:Random",
     "optin": "prunepath.methods.optin.optin:Optin",
+    "residual": "prunepath.methods.residual:Residual",
+    "gblm": "prunepath.methods.gblm:Gblm",
+    "pq": "prunepath.methods.pq:Pq",
 }.items():
     METHODS.register(_name, _target)
+
+
+_TINY = float(np.finfo(np.float32).tiny)
+"""The path stores times in float32, where a reciprocal must not be infinite."""
 
 
 def total_order(structure: Structure, ranking: Ranking) -> dict[str, Any]:
     """Damage, entry times and ranks of all units, with every tie broken the same way each time.
 
-    Without times of its own a method's units enter by damage per parameter: the reciprocal is
-    the entry time, so that small still matters most.
+    Without times of its own a method's units enter by damage per parameter, or by damage where the
+    ranking says so: the reciprocal is the entry time, so that small still matters most.
 
     Returns:
         `{"damage", "entry_time", "rank"}`, each group name -> (units,).
@@ -234,9 +254,11 @@ def total_order(structure: Structure, ranking: Ranking) -> dict[str, Any]:
         damage[group.name] = values
         if ranking.entry_time is not None:
             times[group.name] = np.asarray(ranking.entry_time[group.name], dtype=np.float64)
+        elif ranking.order == "damage":
+            times[group.name] = 1.0 / (1.0 + values)
         else:
             density = values / unit_cost(structure, group).params
-            times[group.name] = 1.0 / np.maximum(density, np.finfo(np.float64).tiny)
+            times[group.name] = 1.0 / np.maximum(density, _TINY)
     flat_time = np.concatenate([times[name] for name in names])
     flat_damage = np.concatenate([damage[name] for name in names])
     place = np.arange(len(flat_time))

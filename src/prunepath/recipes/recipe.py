@@ -27,7 +27,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "layout": (str,),
     "kinds": (list, tuple),
     "multiple": (int,),
-    "floor": (int,),
+    "floor": (int, str),
     "rule": (str,),
     "rearrange": (bool,),
     "refit": (str,),
@@ -51,7 +51,7 @@ class Recipe:
         layout: `"per-layer"` or `"uniform"`; empty: the usual.
         kinds: unit kinds that are cut; empty: what the layout cuts best.
         multiple: widths end as multiples of this; None: the usual.
-        floor: smallest width any group keeps; None: the usual.
+        floor: smallest width any group keeps, or a part of it (`"10%"`); None: the usual.
         rule: how units are chosen under a budget; empty: the usual.
         rearrange: whether units of a group are exchanged afterwards; None: the usual.
         refit: the repair after a cut, `"none"` where the paper has none; empty: the usual.
@@ -78,7 +78,7 @@ class Recipe:
     layout: str = ""
     kinds: tuple[str, ...] = ()
     multiple: int | None = None
-    floor: int | None = None
+    floor: int | str | None = None
     rule: str = ""
     rearrange: bool | None = None
     refit: str = ""

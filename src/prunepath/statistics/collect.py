@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from prunepath.data.samples import Samples
 from prunepath.statistics.gate_gradients import reading_gates
 from prunepath.statistics.sums import Statistics
+from prunepath.statistics.weights import reading_weights
 from prunepath.structure.matrices import own_inputs
 from prunepath.structure.units import Structure, UnitGroup
 
@@ -45,11 +46,13 @@ class Wanted:
         gradients: gate gradients: fisher, its small blocks, first-order sums.
         moments: second moments of consumer inputs.
         output_gradients: second moments of consumer output gradients.
+        weights: per-sample weight gradients, reduced to rows and columns (`statistics/weights.py`).
     """
 
     gradients: bool = True
     moments: bool = True
     output_gradients: bool = True
+    weights: bool = False
 
     def __or__(self, other: Wanted) -> Wanted:
         """What either wants: one pass for several methods."""
@@ -63,7 +66,7 @@ class Wanted:
     @property
     def backward(self) -> bool:
         """Whether a backward pass is needed at all."""
-        return self.gradients or self.output_gradients
+        return self.gradients or self.output_gradients or self.weights
 
 
 @dataclass
@@ -165,6 +168,8 @@ def recording(
             if wanted.output_gradients:
                 handle = module.register_forward_hook(_output_hook(name, sums))
                 stack.callback(handle.remove)
+        if wanted.weights:
+            stack.enter_context(reading_weights(model, structure, recorder))
         yield recorder
 
 
@@ -217,7 +222,7 @@ def _moment_hook(name: str, recorder: Recorder) -> Any:
             return
         rows = recorder.real(own_inputs(module, args[0]))
         sums.add_moment_("moments", name, rows)
-        sums.add_("inputs", name, rows.float().sum(0))
+        sums.add_("inputs", name, rows.to(torch.promote_types(rows.dtype, torch.float32)).sum(0))
         sums.add_("rows", name, torch.tensor([float(len(rows))], dtype=torch.float64))
 
     return hook

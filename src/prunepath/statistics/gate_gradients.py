@@ -65,7 +65,7 @@ class GateGradients:
 
     Example:
         >>> reader = GateGradients(groups, lambda group, units: None)  # doctest: +SKIP
-        >>> with at_site(model, groups[0].gate, reader.read):
+        >>> with at_site(model, groups[0].gate, reader.read):  # doctest: +SKIP
         ...     model(**inputs).logits.sum().backward()
     """
 

@@ -38,6 +38,10 @@ class Statistics:
         inputs: consumer -> sum of its inputs, (in,).
         moments: consumer -> sum of outer products of its inputs, (in, in).
         output_gradients: consumer -> sum of outer products of its output gradients, (out, out).
+        input_squares: linear map -> sum of its squared inputs, (in,).
+        weight_gradients: linear map and side (`weights.weight_key`) -> sum over samples of |w g|,
+            g the sample's weight gradient, added up over the other side, (out,) or (in,).
+        weight_fisher: the same of (w g)^2.
     """
 
     tokens: int = 0
@@ -50,6 +54,9 @@ class Statistics:
     inputs: dict[str, Tensor] = field(default_factory=dict)
     moments: dict[str, Tensor] = field(default_factory=dict)
     output_gradients: dict[str, Tensor] = field(default_factory=dict)
+    input_squares: dict[str, Tensor] = field(default_factory=dict)
+    weight_gradients: dict[str, Tensor] = field(default_factory=dict)
+    weight_fisher: dict[str, Tensor] = field(default_factory=dict)
 
     def add_(self, table: str, key: str, value: Tensor) -> None:
         """Add to one sum, on the device the sum lives on."""
@@ -188,4 +195,7 @@ _TABLES = (
     "inputs",
     "moments",
     "output_gradients",
+    "input_squares",
+    "weight_gradients",
+    "weight_fisher",
 )

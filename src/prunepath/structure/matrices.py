@@ -13,6 +13,7 @@ __all__ = [
     "is_linear",
     "is_router",
     "is_transposed",
+    "new_bias_",
     "out_width",
     "own_inputs",
     "positions_at",
@@ -57,6 +58,14 @@ def set_weight_(module: nn.Module, weight_OI: Tensor) -> None:
     weight: Any = module.weight
     with torch.no_grad():
         weight.copy_(weight_OI.T if is_transposed(module) else weight_OI)
+
+
+def new_bias_(module: nn.Module) -> None:
+    """Give a linear map a bias of zeros, in the type and on the device of its weight."""
+    linear: Any = module
+    weight = linear.weight
+    zeros = torch.zeros(out_width(module), dtype=weight.dtype, device=weight.device)
+    linear.bias = nn.Parameter(zeros, requires_grad=weight.requires_grad)
 
 
 def out_width(module: nn.Module) -> int:

@@ -8,7 +8,7 @@ where it cannot.
 from __future__ import annotations
 
 import copy
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from prunepath.structure.units import PlaceInfo, Structure, UnitGroup
 from prunepath.surgery.reshape import RECORD_VERSION
 from prunepath.surgery.runtime import adapt_place_, running_sizes
 
-__all__ = ["cut", "cut_", "cut_places_", "record_", "slice_", "stock_fields"]
+__all__ = ["cut", "cut_", "cut_places_", "record_", "record_sizes_", "slice_", "stock_fields"]
 
 
 def cut(model: nn.Module, structure: Structure, selection: Selection) -> nn.Module:
@@ -130,14 +130,34 @@ def record_(model: nn.Module, structure: Structure, selection: Selection) -> Non
             for field, value in values.items():
                 setattr(part, field, value)
         return
+    record_sizes_(model, structure, changed, selection)
+
+
+def record_sizes_(
+    model: nn.Module,
+    structure: Structure,
+    places: Sequence[PlaceInfo],
+    selection: Selection,
+) -> None:
+    """Write the sizes of some places into our own record, beside those that are in it.
+
+    Args:
+        model: the cut model; its config changes.
+        structure: the dense model's structure.
+        places: what is written down.
+        selection: units kept.
+    """
+    config: Any = model.config
+    sizes = sizes_by_place(structure, selection)
     before = dict((getattr(config, "prunepath", None) or {}).get("places", {}))
     for place in structure.places:
         if place.path not in sizes:
             before.pop(place.path, None)  # cut before, and gone now
-    for place in changed:
-        entry: dict[str, Any] = {"sizes": sizes[place.path]}
-        groups = structure.groups_by_place[place.path]
-        run = running_sizes(place, sizes[place.path], groups)
+    for place in places:
+        # What else was written down of it (biases it was given) stays.
+        entry = {**before.get(place.path, {}), "sizes": sizes[place.path]}
+        run = running_sizes(place, sizes[place.path], structure.groups_by_place[place.path])
+        entry.pop("run", None)
         if run != sizes[place.path]:
             entry["run"] = run
         for group in structure.groups_by_place[place.path]:

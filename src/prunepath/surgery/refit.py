@@ -10,6 +10,10 @@ nearly all of its trace, and a ridge scaled by the mean would then switch the re
 A consumer that lost all inputs, as in a sub-layer that was taken out, says one constant: its bias.
 The best one, in the same squared error, is what it said in the mean: b + W E[x].
 
+Where the bias moves, too, C is centred and b takes up what W' lacks at the mean input. Where it
+alone moves, b <- b + W_R mu_R. The four repairs are those that scores reckon with
+(`statistics/repairs.py`).
+
 Shapes: O outputs, I inputs, S kept inputs, R removed inputs.
 """
 
@@ -23,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from prunepath.statistics.repairs import moment_for, moves_bias, moves_weights
 from prunepath.statistics.solve import factor
 from prunepath.statistics.sums import Statistics
 from prunepath.structure.axes import BoolArray
@@ -54,9 +59,17 @@ class Consumer:
     kept: BoolArray
 
 
-def cut_consumers(structure: Structure, selection: Selection) -> Iterator[Consumer]:
-    """Every consumer that lost some inputs but not all, in the order the model runs them."""
-    return (found for found in _consumers(structure, selection) if found.kept.any())
+def cut_consumers(
+    structure: Structure, selection: Selection, *, emptied: bool = False
+) -> Iterator[Consumer]:
+    """Every consumer that lost inputs, in the order the model runs them.
+
+    Args:
+        structure: the dense model's structure.
+        selection: units kept.
+        emptied: those that lost all inputs, too: a bias can still repair them.
+    """
+    return (found for found in _consumers(structure, selection) if emptied or found.kept.any())
 
 
 def emptied_consumers(structure: Structure, selection: Selection) -> Iterator[str]:
@@ -116,22 +129,19 @@ def fill_constants_(
     """Let consumers without inputs say what they said in the mean.
 
     Args:
-        model: the cut model; biases are replaced, and added where there is none.
+        model: the cut model; biases of these consumers are changed.
         dense_weights: consumer -> dense weight (O, I).
         names: consumers that lost all inputs.
         statistics: holds `inputs`.
     """
     for name in names:
-        linear: Any = model.get_submodule(name)
         constant = dense_weights[name].double() @ statistics.mean("inputs", name)
-        _add_to_bias_(linear, constant)
+        _add_to_bias_(model.get_submodule(name), constant)
 
 
 def _add_to_bias_(linear: Any, shift: Tensor) -> None:
-    old = linear.bias.detach().double() if linear.bias is not None else 0.0
-    linear.bias = nn.Parameter(
-        (shift + old).to(linear.weight.dtype), requires_grad=linear.weight.requires_grad
-    )
+    with torch.no_grad():
+        linear.bias.add_(shift.to(linear.bias))
 
 
 def refit_from_moments_(
@@ -140,30 +150,32 @@ def refit_from_moments_(
     consumers: list[Consumer],
     statistics: Statistics,
     *,
+    repair: str = "linear",
     ridge: float = 0.3,
-    bias: bool = False,
 ) -> None:
-    """Repair every consumer of a cut model from the dense model's second moments.
+    """Repair every consumer of a cut model from the dense model's moments.
 
     Args:
         model: the cut model; its consumers' weights are replaced.
         dense_weights: consumer -> dense weight (O, I).
         consumers: those that lost inputs.
         statistics: holds `moments`, and `inputs` for the bias.
+        repair: what moves, one of `statistics.repairs.REPAIRS`. With `bias` in it every map needs
+            a bias (`surgery.biases.give_biases_`).
         ridge: see `anchored_repair`.
-        bias: let the removed inputs' mean move into the bias; adds a bias where there is none, so
-            stock classes may refuse the result.
+
+    Raises:
+        RequestError: the repair is none of the four words, or a sum was not formed.
     """
     for consumer in consumers:
         linear: Any = model.get_submodule(consumer.name)
-        moment = statistics.mean("moments", consumer.name)
-        weight = dense_weights[consumer.name]
-        if bias:
-            mean = statistics.mean("inputs", consumer.name)
-            centred = moment - torch.outer(mean, mean)
-            repaired = anchored_repair(weight, centred, consumer.kept, ridge=ridge)
-            stay = torch.from_numpy(np.flatnonzero(consumer.kept))
-            _add_to_bias_(linear, weight.double() @ mean - repaired @ mean[stay])
-        else:
+        moment = moment_for(statistics, consumer.name, repair)
+        weight = dense_weights[consumer.name].to(moment)
+        stay = torch.from_numpy(np.flatnonzero(consumer.kept))
+        repaired = weight[:, stay]
+        if moves_weights(repair) and len(stay):
             repaired = anchored_repair(weight, moment, consumer.kept, ridge=ridge)
-        set_weight_(linear, repaired)
+            set_weight_(linear, repaired)
+        if moves_bias(repair):
+            mean = statistics.mean("inputs", consumer.name).to(moment.device)
+            _add_to_bias_(linear, weight @ mean - repaired @ mean[stay])

@@ -12,7 +12,7 @@ from torch import nn
 from prunepath.errors import ModelError
 from prunepath.structure.discover import read_places
 from prunepath.structure.families.portable import family_from_dict
-from prunepath.structure.matrices import set_widths_
+from prunepath.structure.matrices import new_bias_, set_widths_
 from prunepath.structure.tokens import TokenSchedule
 from prunepath.structure.units import PlaceInfo, TensorInfo
 from prunepath.surgery.experts import unfuse_experts_
@@ -55,6 +55,8 @@ def reshape_(model: nn.Module, config: Any, record: Mapping[str, Any]) -> None:
         sizes = {name: int(size) for name, size in entry["sizes"].items()}
         run = {name: int(size) for name, size in entry.get("run", sizes).items()}
         _reshape_place_(model, places[path], sizes, run)
+        for name in entry.get("biases", ()):
+            new_bias_(model.get_submodule(f"{places[path].module}.{name}"))
     if record.get("tokens"):
         install_merging_(model, TokenSchedule.from_record(record["tokens"]), tables)
 

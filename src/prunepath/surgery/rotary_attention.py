@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -64,10 +65,12 @@ class RotaryAttention(nn.Module):
         return made(module, dense, sizes)
 
     def set_kept_(self, kept: Mapping[str, IntArray]) -> None:
-        """Store the rotary pairs each KV group keeps."""
-        pairs = torch.from_numpy(kept["pair"])
+        """Store the rotary pairs each KV group keeps: all, where they are no units of the path."""
+        shape = (self.num_kv_groups, self.num_pairs)
+        everything = np.broadcast_to(np.arange(self.num_pairs), shape)
+        pairs = torch.from_numpy(kept.get("pair", everything).copy())
         if self._before is not None:
-            lanes = torch.from_numpy(kept["kv"])
+            lanes = torch.from_numpy(kept.get("kv", np.arange(self.num_kv_groups)))
             pairs = self._before.cpu()[lanes].gather(1, pairs)
             self._before = None
         self.rotary_pairs.copy_(pairs)

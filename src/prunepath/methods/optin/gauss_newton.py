@@ -125,7 +125,7 @@ class _Run:
         count = len(scene.samples)
         chunks = list(_chunks(range(count), self._size))
         for index in self._todo("pilot", len(chunks), "probing all"):
-            with self._graph(chunks[index]) as graph:
+            with self._prober.graph(chunks[index]) as graph:
                 self._probe_pilot(chunks[index], graph, index)
             self._finished("pilot", index)
         share = self._pilot.importance()
@@ -136,7 +136,7 @@ class _Run:
         plan = Allotment.of(share, chunks, costs, self._config.probes)
         draws = self._draws()
         for index in self._todo("main", len(chunks), "probing"):
-            with self._graph(chunks[index]) as graph:
+            with self._prober.graph(chunks[index]) as graph:
                 self._probe_features(graph, plan.probes[index], index)
                 self._probe_answer(graph, chunks[index], draws, index)
             self._finished("main", index)
@@ -216,9 +216,6 @@ class _Run:
         size = max(1, 2 * len(scene.samples) // layers)
         return min(size, scene.samples_at_once), False
 
-    def _graph(self, ids: Sequence[int]):  # type: ignore[no-untyped-def]
-        return self._prober.graph([int(i) for i in ids])
-
     def _generator(self, purpose: int, index: int) -> torch.Generator:
         return self._scene.context.generator(_STREAM + purpose * 100_000 + index)
 
@@ -237,15 +234,20 @@ class _Run:
     def _todo(self, stage: str, count: int, word: str) -> Iterator[int]:
         todo = range(self._done[stage], count)
         yield from track(self._scene.context.progress, todo, word, len(todo))
+        if todo:
+            self._save()  # what comes next may be interrupted, too
 
     def _finished(self, stage: str, index: int) -> None:
         self._done[stage] = index + 1
         if time.monotonic() - self._saved >= _SECONDS_BETWEEN_SAVES:
-            tensors = {"pilot": self._pilot.squares}
-            for name, sums in self._sums.items():
-                tensors |= sums.tensors(name)
-            self._store.save(tensors, {"done": self._done})
-            self._saved = time.monotonic()
+            self._save()
+
+    def _save(self) -> None:
+        tensors = {"pilot": self._pilot.squares}
+        for name, sums in self._sums.items():
+            tensors |= sums.tensors(name)
+        self._store.save(tensors, {"done": self._done})
+        self._saved = time.monotonic()
 
     def _resume(self) -> None:
         found = self._store.load()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from prunepath.errors import PathFileError
-from prunepath.methods.method import Method, Ranking, SearchContext
+from prunepath.methods.method import CostClass, Method, Ranking, SearchContext
 from prunepath.methods.optin.config import AFTER_SCORING, OptinConfig
 from prunepath.methods.optin.exact import exact_scores
 from prunepath.methods.optin.gauss_newton import gauss_newton_scores
@@ -34,6 +34,9 @@ class Optin(Method):
     Config = OptinConfig
     objectives: ClassVar[tuple[str, ...]] = ("kl",)
     after_scoring: ClassVar[tuple[str, ...]] = AFTER_SCORING
+
+    def cost_class(self) -> CostClass:
+        return "search"
 
     def rank(self, context: SearchContext) -> Ranking:
         with frozen(context.model):
