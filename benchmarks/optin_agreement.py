@@ -60,7 +60,7 @@ class _Agreement:
     """One model with exact scores of a sample of its units."""
 
     def __init__(self, name: str, units: int, every: int) -> None:
-        self._context = _context(name)
+        self._context = search_context(name, SAMPLES)
         structure = self._context.structure
         random = np.random.default_rng(0)
         self._wanted = {
@@ -170,7 +170,13 @@ class _Agreement:
         return min(taken)
 
 
-def _context(name: str) -> Any:
+def search_context(name: str, count: int) -> Any:
+    """A real model with calibration samples, as a method is given them; no statistics.
+
+    Args:
+        name: short name of the model.
+        count: samples.
+    """
     from prunepath.api.discovery import discover_for
     from prunepath.checkpoint.source import open_model
     from prunepath.data.windows import token_windows
@@ -181,11 +187,11 @@ def _context(name: str) -> Any:
     if name in MODELS:
         real = MODELS[name]
         found = open_model(real.folder(), task=real.task, dtype="float32")
-        request = DataRequest(count=SAMPLES)
+        request = DataRequest(count=count)
         samples = found.task.samples(found, real.data(real.calibration), request)
     else:
         found = opened()
-        samples = token_windows(text("valid"), found.tokenizer, window=WINDOW, count=SAMPLES)
+        samples = token_windows(text("valid"), found.tokenizer, window=WINDOW, count=count)
     found.model.eval()
     return SearchContext(
         model=found.model,
@@ -207,13 +213,14 @@ def _total(table: FloatArray) -> FloatArray:
     return table.sum(axis=1) if table.ndim == 2 else table
 
 
-def _agreement(pairs: list[tuple[FloatArray, FloatArray]]) -> dict[str, float]:
+def _agreement(pairs: list[tuple[FloatArray, FloatArray]]) -> dict[str, float | None]:
     own, true = (np.concatenate(values) for values in zip(*pairs, strict=True))
+    within = [_spearman(*pair) for pair in pairs if len(pair[0]) > 1]  # a sub-layer is alone
     ratio = own[true > 0] / true[true > 0]
     return {
         "units_compared": float(len(own)),
         "spearman": _spearman(own, true),
-        "within": float(np.mean([_spearman(*pair) for pair in pairs])),
+        "within": float(np.mean(within)) if within else None,
         "ratio_median": float(np.median(ratio)),
         "ratio_10": float(np.quantile(ratio, 0.1)),
         "ratio_90": float(np.quantile(ratio, 0.9)),
