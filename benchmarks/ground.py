@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.models import MODELS, RealModel
 from benchmarks.protocol import OUT
 
-__all__ = ["COUNTS", "Ground"]
+__all__ = ["Ground", "search_counts"]
 
 # Fewer than a search takes by default: OPTIN scores 32 of them, and every seed has a pass.
 COUNTS = {
@@ -28,6 +28,11 @@ COUNTS = {
 }
 _TINY = {"windows": 4, "refit": 4, "holdout": 2, "moments": 4}
 _TINY_OPTIN = {"samples": 2, "probes": 1, "tokens": 16, "mode": "gn"}
+
+
+def search_counts(name: str, *, tiny: bool = False) -> dict[str, int]:
+    """How many samples the parts of a search take on one model."""
+    return _TINY if tiny else COUNTS[name]
 
 
 class Ground:
@@ -50,7 +55,7 @@ class Ground:
             weights=fingerprint(opened.model),
             structure=discover_for(opened.model, opened.task, proven=False),
         )
-        self.counts = _TINY if tiny else COUNTS[name]
+        self.counts = search_counts(name, tiny=tiny)
         self._config = _TINY_OPTIN if tiny else {}
         self._evaluation = 16 if tiny else None
         self._folder = OUT / ("tiny" if tiny else "optin") / self.real.title

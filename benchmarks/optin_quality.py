@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from benchmarks.ground import Ground
+from benchmarks.ground import Ground, search_counts
 from benchmarks.models import MODELS
 from benchmarks.protocol import Rows
 
@@ -98,12 +98,11 @@ def variants(name: str, seed: int) -> Iterator[Variant]:
 
 def _model(rows: Rows, name: str, seeds: int, tiny: bool) -> None:
     title = MODELS[name].title
+    key = {"model": title, "counts": search_counts(name, tiny=tiny)}
     ground = None
     for seed in range(seeds):
         missing = [
-            each
-            for each in variants(name, seed)
-            if not rows.has(model=title, seed=seed, **asdict(each))
+            each for each in variants(name, seed) if not rows.has(seed=seed, **key, **asdict(each))
         ]
         if not missing:
             continue
@@ -114,4 +113,4 @@ def _model(rows: Rows, name: str, seeds: int, tiny: bool) -> None:
         paths = ground.paths(seed, METHODS)
         for each in missing:
             found = ground.made(paths[each.method], BUDGET, **each.options)
-            rows.add({"model": title, "seed": seed, **asdict(each), **found, **ground.counts})
+            rows.add({**key, "seed": seed, **asdict(each), **found})

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import render_optin_spp
-from benchmarks.ground import Ground
+from benchmarks.ground import Ground, search_counts
 from benchmarks.models import MODELS
 from benchmarks.protocol import Rows
 
@@ -42,13 +42,15 @@ def main(arguments: list[str]) -> None:
 
 def _model(rows: Rows, name: str, tiny: bool) -> None:
     title = MODELS[name].title
+    counts = search_counts(name, tiny=tiny)
     wanted = [
         {"model": title, "what": "quality", "method": method, "macs": budget, "refit": refit}
+        | {"counts": counts}
         for refit in REFITS
         for budget in BUDGETS
         for method in METHODS
     ]
-    orders = {"model": title, "what": "orders"}
+    orders = {"model": title, "what": "orders", "counts": counts}
     dense = {"model": title, "what": "dense"}
     if all(rows.has(**key) for key in (*wanted, orders, dense)):
         return
@@ -56,7 +58,7 @@ def _model(rows: Rows, name: str, tiny: bool) -> None:
     paths = ground.paths(0, METHODS)
     if not rows.has(**orders):
         kept = {each: ground.kept(paths[each], LOOKED_AT) for each in METHODS}
-        rows.add({**orders, **correlations(paths), "kept": kept, **ground.counts})
+        rows.add({**orders, **correlations(paths), "kept": kept})
     if not rows.has(**dense):
         rows.add({**dense, **ground.quality(ground.dense.opened.model)})
     for key in wanted:

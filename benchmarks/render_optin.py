@@ -11,7 +11,6 @@ from benchmarks.optin_quality import BUDGET, METHODS, REFITS
 __all__ = ["cost_section", "quality_section"]
 
 Row = dict[str, Any]
-_COUNTS = ("windows", "refit", "holdout", "moments")
 _CUTS = {"paper": "heads and channels", "default": "channels and coordinates"}
 
 
@@ -96,8 +95,8 @@ def _table(real: Any, rows: list[Row]) -> list[str]:
     cuts = [row for row in own if row["method"] != "dense"]
     if dense is None or not cuts:
         return []
-    cuts = [row for row in cuts if all(row[name] == cuts[-1][name] for name in _COUNTS)]
-    counts = cuts[-1]
+    counts = cuts[-1]["counts"]
+    cuts = [row for row in cuts if row["counts"] == counts]
     lines = [
         f"### {real.title}",
         "",

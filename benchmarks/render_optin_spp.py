@@ -51,16 +51,18 @@ def write(rows: list[Row], *, tiny: bool = False) -> None:
 
 
 def _part(title: str, rows: list[Row], page: Path) -> list[str]:
-    orders = next((row for row in rows if row["what"] == "orders"), None)
+    orders = next((row for row in reversed(rows) if row["what"] == "orders"), None)
     dense = next((row for row in rows if row["what"] == "dense"), None)
-    cuts = [row for row in rows if row["what"] == "quality"]
-    if orders is None or dense is None or not cuts:
+    if orders is None or dense is None:
+        return []
+    cuts = [r for r in rows if r["what"] == "quality" and r["counts"] == orders["counts"]]
+    if not cuts:
         return []
     picture = _picture(title, orders, page)
     return [
         f"## {title}",
         "",
-        f"{orders['windows']} samples for gradients, of which OPTIN scores the first 32.",
+        f"{orders['counts']['windows']} samples for gradients, of which OPTIN scores the first 32.",
         *_agreement(orders),
         *_reading(orders, cuts, dense),
         "",
