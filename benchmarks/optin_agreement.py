@@ -60,7 +60,7 @@ class _Agreement:
     """One model with exact scores of a sample of its units."""
 
     def __init__(self, name: str, units: int, every: int) -> None:
-        self._context = _context(name)
+        self._context = search_context(name, SAMPLES)
         structure = self._context.structure
         random = np.random.default_rng(0)
         self._wanted = {
@@ -170,7 +170,13 @@ class _Agreement:
         return min(taken)
 
 
-def _context(name: str) -> Any:
+def search_context(name: str, count: int) -> Any:
+    """A real model with calibration samples, as a method is given them; no statistics.
+
+    Args:
+        name: short name of the model.
+        count: samples.
+    """
     from prunepath.api.discovery import discover_for
     from prunepath.checkpoint.source import open_model
     from prunepath.data.windows import token_windows
@@ -181,11 +187,11 @@ def _context(name: str) -> Any:
     if name in MODELS:
         real = MODELS[name]
         found = open_model(real.folder(), task=real.task, dtype="float32")
-        request = DataRequest(count=SAMPLES)
+        request = DataRequest(count=count)
         samples = found.task.samples(found, real.data(real.calibration), request)
     else:
         found = opened()
-        samples = token_windows(text("valid"), found.tokenizer, window=WINDOW, count=SAMPLES)
+        samples = token_windows(text("valid"), found.tokenizer, window=WINDOW, count=count)
     found.model.eval()
     return SearchContext(
         model=found.model,
