@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from prunepath.api.exchange import Rearranger
 from prunepath.api.recipes import settled
-from prunepath.api.repair import make_room_for_biases_, repair_
+from prunepath.api.repair import make_room_for_biases_, most_biases, repair_
 from prunepath.api.stated import LENGTH, stated_for
 from prunepath.api.supplies import Supplies, read_supplies
 from prunepath.errors import RequestError
@@ -205,7 +205,8 @@ class Workshop:
 
         latency_of = self._latency_of() if budget.metric == "latency" else None
         if not self.tokens:
-            return allocate(self.path, budget, self.options, latency_of=latency_of)
+            biases = most_biases(self.path.structure, kind=self.refit, bias=self.bias)
+            return allocate(self.path, budget, self.options, latency_of=latency_of, biases=biases)
         assert self._site is not None, "token merging needs the opened model"
         return allocate_merging(
             self.path,
