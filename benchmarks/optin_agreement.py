@@ -213,13 +213,14 @@ def _total(table: FloatArray) -> FloatArray:
     return table.sum(axis=1) if table.ndim == 2 else table
 
 
-def _agreement(pairs: list[tuple[FloatArray, FloatArray]]) -> dict[str, float]:
+def _agreement(pairs: list[tuple[FloatArray, FloatArray]]) -> dict[str, float | None]:
     own, true = (np.concatenate(values) for values in zip(*pairs, strict=True))
+    within = [_spearman(*pair) for pair in pairs if len(pair[0]) > 1]  # a sub-layer is alone
     ratio = own[true > 0] / true[true > 0]
     return {
         "units_compared": float(len(own)),
         "spearman": _spearman(own, true),
-        "within": float(np.mean([_spearman(*pair) for pair in pairs])),
+        "within": float(np.mean(within)) if within else None,
         "ratio_median": float(np.median(ratio)),
         "ratio_10": float(np.quantile(ratio, 0.1)),
         "ratio_90": float(np.quantile(ratio, 0.9)),
