@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import optin_agreement, quality, render, search_speed, task_speed, tasks
+from benchmarks import (
+    optin_agreement,
+    optin_cost,
+    optin_quality,
+    optin_spp,
+    quality,
+    render,
+    search_speed,
+    task_speed,
+    tasks,
+)
 
 BENCHMARKS = {
     "quality": quality.main,
@@ -12,6 +22,9 @@ BENCHMARKS = {
     "tasks": tasks.main,
     "task_speed": task_speed.main,
     "optin": optin_agreement.main,
+    "optin_cost": optin_cost.main,
+    "optin_quality": optin_quality.main,
+    "optin_spp": optin_spp.main,
     "render": render.main,
 }
 

@@ -66,8 +66,9 @@ def evaluation_windows() -> Any:
 class Rows:
     """A JSON-lines file of results; a row that is already there is not measured again."""
 
-    def __init__(self, name: str) -> None:
-        self.file = RESULTS / f"{name}.jsonl"
+    def __init__(self, name: str, *, tiny: bool = False) -> None:
+        # What was only tried out lies where nothing is kept.
+        self.file = (OUT / "tiny" if tiny else RESULTS) / f"{name}.jsonl"
         lines = self.file.read_text().splitlines() if self.file.exists() else []
         self.rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
 

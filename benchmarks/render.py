@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from benchmarks import render_optin_spp
 from benchmarks.protocol import RATIOS, ROOT, Rows
 from benchmarks.quality import VARIANTS
+from benchmarks.render_optin import cost_section, quality_section
 from benchmarks.render_tasks import speed_section, tasks_section
 
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -36,12 +38,15 @@ def main(arguments: list[str]) -> None:
         *_zero_shot(Rows("quality").rows),
         *tasks_section(Rows("tasks").rows),
         *speed_section(Rows("task_speed").rows),
+        *quality_section(Rows("optin_quality").rows),
+        *cost_section(Rows("optin_cost").rows),
         "## Cost of a search",
         "",
         *_speed(Rows("search_speed").rows),
     ]
     PAGE.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
     print(f"wrote {PAGE.relative_to(ROOT)}")
+    render_optin_spp.write(Rows("optin_spp").rows)
 
 
 def _protocol() -> list[str]:

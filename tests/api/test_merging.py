@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import prunepath
 from prunepath.cli.main import app
-from prunepath.errors import RequestError
+from prunepath.errors import PathFileError, RequestError
 from prunepath.structure.tokens import TokenSchedule
 from prunepath.surgery.record import recorded_tokens
 from prunepath.tasks import TASKS
@@ -114,9 +114,44 @@ def test_the_command_line_takes_a_schedule(path: Path, tmp_path: Path) -> None:
     assert recorded_tokens(prunepath.load(tmp_path / "out").config).dropped == (4, 0, 2)
 
 
+@pytest.mark.usefixtures("no_fresh_process")
+def test_a_scored_schedule_meets_the_budget(path: Path, tmp_path: Path) -> None:
+    words = ["extract", path, "-o", tmp_path / "out", "--macs", "70%", "--multiple", 4, "--floor"]
+    words += [4, "--token-share", 0.6, "--token-schedule", "scored", "--json", "--quiet"]
+    result = CliRunner().invoke(app, list(map(str, words)))
+    assert result.exit_code == 0, result.stderr
+    shown = json.loads(result.stdout)
+    dropped = shown["tokens"]["dropped"]
+    assert sum(dropped) > 0
+    assert recorded_tokens(prunepath.load(tmp_path / "out").config).dropped == tuple(dropped)
+    made = prunepath.extract(path, macs="70%", token_share=0.6, token_schedule="scored", **SMALL)
+    assert list(made.allocation.tokens.dropped) == dropped
+    assert made.allocation.reached <= made.allocation.limit
+
+
+def test_samples_for_a_scored_schedule_must_be_there(
+    path: Path, model: Path, images: Path, tmp_path: Path
+) -> None:
+    none = {**COUNTS, "refit_windows": 0}
+    prunepath.search(model, output=tmp_path / "bare", data=images, method="magnitude", **none)
+    with pytest.raises(PathFileError, match="kept no samples to measure merging on"):
+        prunepath.extract(
+            tmp_path / "bare", macs="70%", refit="none", token_share=0.6, token_schedule="scored"
+        )
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["--macs", "70%", "--token-schedule", "scored"], "Error: a scored token schedule was"),
+        (
+            "--macs 70% --token-share 0.5 --token-decay 0.9 --token-schedule scored".split(),
+            "Error: a scored token schedule and token decay 0.9 were given",
+        ),
+        (
+            ["--macs", "30%", "--token-share", "1", "--token-schedule", "scored"],
+            "Error: a token share of 1 leaves",
+        ),
         (["--macs", "70%", "--token-share", "2"], "Error: token share 2 was asked for"),
         (["--params", "70%", "--token-share", "0.5"], "Error: a token share of 0.5 was asked for"),
         (["--macs", "70%", "--token-schedule", "a"], "Error: --token-schedule takes whole numbers"),
@@ -134,9 +169,15 @@ def test_refused(words: list[str], message: str, path: Path, tmp_path: Path) -> 
     assert not (tmp_path / "out").exists()
 
 
-def test_text_is_refused(path_folder: Path) -> None:
+@pytest.mark.parametrize("schedule", [(), "scored"])
+def test_text_is_refused(path_folder: Path, schedule: Any) -> None:
     with pytest.raises(RequestError, match="tokens of this 'llama' model cannot merge: it has no"):
-        prunepath.extract(path_folder, macs="80%", token_share=0.5)
+        prunepath.extract(path_folder, macs="80%", token_share=0.5, token_schedule=schedule)
+
+
+def test_a_schedule_is_numbers_or_scored(path: Path) -> None:
+    with pytest.raises(RequestError, match="unknown token schedule 'even'; give the patches to"):
+        prunepath.extract(path, macs="80%", token_schedule="even")
 
 
 @pytest.mark.usefixtures("no_fresh_process")

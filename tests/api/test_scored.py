@@ -108,6 +108,7 @@ def test_biases_that_a_refit_adds_are_written_and_read_back(
     counted = made.allocation.cost.params
     held = sum(parameter.numel() for parameter in made.model.parameters())
     assert held - counted == made.refit.get("numbers added", 0)
+    assert held <= made.allocation.reached <= made.allocation.limit
     assert ("numbers added" in made.refit) == (kind == "Llama")
     assert stock or made.verification.loader == "prunepath"
     again = prunepath.load(tmp_path / "small")

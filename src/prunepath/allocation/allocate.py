@@ -74,6 +74,7 @@ def allocate(
     *,
     latency_of: LatencyOf | None = None,
     tokens: TokenSchedule | None = None,
+    biases: int = 0,
 ) -> Allocation:
     """The largest model of a path at or under a budget.
 
@@ -84,6 +85,7 @@ def allocate(
         latency_of: seconds of a selection, needed for latency budgets only; it must not
             increase when units are removed.
         tokens: how many tokens every block of the result merges; the budget counts that in.
+        biases: numbers that a repair may add; the budget keeps room for them.
 
     Returns:
         The selection with its exact costs.
@@ -106,9 +108,10 @@ def allocate(
         if budget.metric == "latency":
             assert latency_of is not None, "a latency budget needs a latency table"
             return latency_of(selection) if tokens is None else latency_of(selection, tokens)
-        return metric_value(
-            cost_of(structure, selection, length, tokens=tokens), budget.metric, length
-        )
+        cost = cost_of(structure, selection, length, tokens=tokens)
+        room = biases * structure.weight_bytes // structure.num_params
+        cost = replace(cost, params=cost.params + biases, weight_bytes=cost.weight_bytes + room)
+        return metric_value(cost, budget.metric, length)
 
     steps = build_steps(path, options)
     if options.layout == "uniform":

@@ -1,17 +1,25 @@
 """A budget shared between units and tokens: which units stay and how many tokens merge.
 
 The saving R that a budget asks for is split: units are removed until (1 - share) R is saved, then
-the fewest tokens merge that meet the budget, and last the units are chosen again with those tokens
-merged, because whole tokens overshoot and what they leave over keeps units. The result is at or
-under the budget, and no step of the path can be taken back under its schedule.
+tokens merge until the budget is met (the fewest spread over depth, or those of the least damage
+where scores say what it is), and last the units are chosen again with those tokens merged, because
+whole tokens overshoot and what they leave over keeps units. The result is at or under the budget,
+and no step of the path can be taken back under its schedule.
 """
 
 from __future__ import annotations
 
+from numpy.typing import ArrayLike
+
 from prunepath.allocation.allocate import Allocation, LatencyOf, allocate, dense_value
 from prunepath.allocation.budget import Budget, describe, metric_value
 from prunepath.allocation.steps import StepOptions
-from prunepath.allocation.tokens import TokenOptions, most_mergeable, spread
+from prunepath.allocation.tokens import (
+    TokenOptions,
+    most_mergeable,
+    schedule_from_scores,
+    spread,
+)
 from prunepath.errors import BudgetError, RequestError
 from prunepath.path import SolutionPath
 from prunepath.structure.cost import cost_of
@@ -32,6 +40,7 @@ def allocate_merging(
     site: TokenSite,
     *,
     latency_of: LatencyOf | None = None,
+    scores: ArrayLike | None = None,
 ) -> Allocation:
     """The largest model at or under a budget when its tokens merge, too.
 
@@ -42,6 +51,8 @@ def allocate_merging(
         asked: how much of the saving tokens take, or how many merge where.
         site: where tokens merge.
         latency_of: seconds of a selection and a schedule, for latency budgets.
+        scores: where `asked` wants a scored schedule, the damage of merging in every block (see
+            `schedule_from_scores`).
 
     Returns:
         Selection and schedule with their exact costs.
@@ -70,7 +81,11 @@ def allocate_merging(
             f"{100 * (1 - asked.share):.0f}% of the saving to the units: {error}; or raise "
             "--token-share"
         ) from None
-    schedule = _fewest(path.structure, units, limit, asked, site, latency_of)
+    if asked.scored:
+        assert scores is not None, "a scored schedule needs scores"
+        schedule = _least_damage(path.structure, units, limit, asked, site, latency_of, scores)
+    else:
+        schedule = _fewest(path.structure, units, limit, asked, site, latency_of)
     return _beside(schedule, path, budget, options, latency_of)
 
 
@@ -106,22 +121,59 @@ def _fewest(
     latency_of: LatencyOf | None,
 ) -> TokenSchedule:
     """The schedule with the fewest merged tokens that meets the limit beside these units."""
-    metric, length = units.budget.metric, units.options.sequence_length
     allowed = blocks_with_keys(structure, units.selection, site)
     least = units.reached
     for total in range(most_mergeable(site) + 1):
         schedule = spread(site, total, asked.decay, allowed)
-        if latency_of is not None and metric == "latency":
-            value = latency_of(units.selection, schedule)
-        else:
-            cost = cost_of(structure, units.selection, length, tokens=schedule)
-            value = metric_value(cost, metric, length)
+        value = _value(structure, units, schedule, latency_of)
         if value <= limit:
             return schedule
         least = min(least, value)
-    raise BudgetError(
+    hint = f", or raise --token-decay {asked.decay:g}" if asked.decay < 1 else ""
+    raise _too_small(units, limit, asked, least, hint)
+
+
+def _least_damage(
+    structure: Structure,
+    units: Allocation,
+    limit: float,
+    asked: TokenOptions,
+    site: TokenSite,
+    latency_of: LatencyOf | None,
+    scores: ArrayLike,
+) -> TokenSchedule:
+    """The schedule of least measured damage that meets the limit beside these units."""
+    values: list[float] = []
+
+    def value(schedule: TokenSchedule) -> float:
+        values.append(_value(structure, units, schedule, latency_of))
+        return values[-1]
+
+    allowed = blocks_with_keys(structure, units.selection, site)
+    try:
+        return schedule_from_scores(site, scores, limit, value, allowed)
+    except BudgetError:
+        raise _too_small(units, limit, asked, min(values), "") from None
+
+
+def _value(
+    structure: Structure, units: Allocation, schedule: TokenSchedule, latency_of: LatencyOf | None
+) -> float:
+    """What the budget counts of these units beside a schedule."""
+    metric, length = units.budget.metric, units.options.sequence_length
+    if latency_of is not None and metric == "latency":
+        return latency_of(units.selection, schedule)
+    return metric_value(
+        cost_of(structure, units.selection, length, tokens=schedule), metric, length
+    )
+
+
+def _too_small(
+    units: Allocation, limit: float, asked: TokenOptions, least: float, hint: str
+) -> BudgetError:
+    metric = units.budget.metric
+    return BudgetError(
         f"a token share of {asked.share:g} leaves {describe(metric, units.reached)} to be brought "
         f"to {describe(metric, limit)} by merging tokens, and merging all that can merge leaves "
-        f"{describe(metric, least, towards='up')}; lower --token-share"
-        + (f", or raise --token-decay {asked.decay:g}" if asked.decay < 1 else "")
+        f"{describe(metric, least, towards='up')}; lower --token-share{hint}"
     )

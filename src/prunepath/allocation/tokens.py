@@ -30,13 +30,25 @@ class TokenOptions:
         decay: tokens merged in a block relative to the one before it; 1 spreads them evenly, below
             1 puts them in early blocks, above in late ones.
         dropped: tokens to merge in every block; replaces the other two.
+        scored: let measured damages say where the tokens of the share merge, instead of `decay`.
     """
 
     share: float = 0.0
     decay: float = 1.0
     dropped: tuple[int, ...] = ()
+    scored: bool = False
 
     def __post_init__(self) -> None:
+        if self.scored and not self.share:
+            raise RequestError(
+                "a scored token schedule was asked for without a share; say which part of the "
+                "saving merging takes (--token-share 0.7)"
+            )
+        if self.scored and self.decay != 1:
+            raise RequestError(
+                f"a scored token schedule and token decay {self.decay:g} were given; both say "
+                "where tokens merge, so give one of them"
+            )
         if not 0 <= self.share <= 1:
             raise RequestError(
                 f"token share {self.share:g} was asked for; it is the part of the saving that "

@@ -68,7 +68,7 @@ def extract(
     rearrange: bool | None = None,
     token_share: float = 0.0,
     token_decay: float = 1.0,
-    token_schedule: Sequence[int] = (),
+    token_schedule: Sequence[int] | str = (),
     model: Any = None,
     tokenizer: Any = None,
     dtype: str = "auto",
@@ -104,7 +104,9 @@ def extract(
         token_share: part of the saving, of MACs or seconds, that merging patches of an image at
             run time takes, in [0, 1]; the units that leave save the rest.
         token_decay: patches merged in a block relative to the one before it.
-        token_schedule: patches to merge in every block, instead of a share.
+        token_schedule: patches to merge in every block, instead of a share; or `"scored"` beside
+            a share, which measures what merging does in every block on the samples beside the path
+            and takes the schedule of least damage.
         model: the dense model; by default the one the path names.
         tokenizer, dtype, device, trust_remote_code, hub: how to load it.
         overwrite: replace a folder that is not empty.

@@ -15,7 +15,28 @@ if TYPE_CHECKING:
     from prunepath.surgery.stream import Stream
     from prunepath.tasks.task import Task
 
-__all__ = ["HeldOut", "make_room_for_biases_", "repair_"]
+__all__ = ["HeldOut", "make_room_for_biases_", "most_biases", "repair_"]
+
+
+def most_biases(structure: Structure, *, kind: str, bias: bool) -> int:
+    """Numbers that a refit may add to a model: a bias for every map that lost inputs.
+
+    Args:
+        structure: the dense model's structure. It does not say which maps have biases already, so
+            for models that have them this is too many, by a few in ten thousand.
+        kind, bias: see `repair_`.
+    """
+    from prunepath.statistics.repairs import moves_bias
+
+    if not moves_bias(_repair_words(kind, bias)):
+        return 0
+    consumers = {group.consumer for group in structure.groups if group.consumer}
+    return sum(
+        max(axis.size for axis in tensor.axes if not axis.cuttable)
+        for place in structure.places
+        for tensor in place.tensors
+        if tensor.name.removesuffix(".weight") in consumers
+    )
 
 
 def make_room_for_biases_(
@@ -30,7 +51,7 @@ def make_room_for_biases_(
         kind, bias: see `repair_`.
 
     Returns:
-        Numbers that were added; no budget counts them.
+        Numbers that were added; `most_biases` at most.
     """
     from prunepath.statistics.repairs import moves_bias
     from prunepath.surgery.biases import give_biases_

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from prunepath.api.exchange import Rearranger
 from prunepath.api.recipes import settled
-from prunepath.api.repair import make_room_for_biases_, repair_
+from prunepath.api.repair import make_room_for_biases_, most_biases, repair_
 from prunepath.api.stated import LENGTH, stated_for
 from prunepath.api.supplies import Supplies, read_supplies
 from prunepath.errors import RequestError
@@ -106,11 +106,11 @@ class Workshop:
         rearrange: bool | None = None,
         token_share: float = 0.0,
         token_decay: float = 1.0,
-        token_schedule: Sequence[int] = (),
+        token_schedule: Sequence[int] | str = (),
         progress: Progress | None = None,
     ) -> None:
         from prunepath.allocation.steps import StepOptions
-        from prunepath.allocation.tokens import TokenOptions
+        from prunepath.api.merging import token_options
         from prunepath.path import SolutionPath
         from prunepath.progress import note
 
@@ -131,9 +131,7 @@ class Workshop:
             sequence_length=LENGTH if sequence_length is None else sequence_length,
             rule=options["rule"],
         )
-        self.tokens = TokenOptions(
-            share=token_share, decay=token_decay, dropped=tuple(token_schedule)
-        )
+        self.tokens = token_options(token_share, token_decay, token_schedule)
         self.refit, self.bias = options["refit"], options["bias"]
         self.rearrange: bool = options["rearrange"]
         require_refit(self.refit, bias=self.bias)
@@ -207,10 +205,17 @@ class Workshop:
 
         latency_of = self._latency_of() if budget.metric == "latency" else None
         if not self.tokens:
-            return allocate(self.path, budget, self.options, latency_of=latency_of)
+            biases = most_biases(self.path.structure, kind=self.refit, bias=self.bias)
+            return allocate(self.path, budget, self.options, latency_of=latency_of, biases=biases)
         assert self._site is not None, "token merging needs the opened model"
         return allocate_merging(
-            self.path, budget, self.options, self.tokens, self._site, latency_of=latency_of
+            self.path,
+            budget,
+            self.options,
+            self.tokens,
+            self._site,
+            latency_of=latency_of,
+            scores=self._token_scores if self.tokens.scored else None,
         )
 
     def make(
@@ -315,6 +320,15 @@ class Workshop:
             self._supplies = read_supplies(self.path, self.task, sequential=sequential)
         found: Supplies = self._supplies
         return found
+
+    @cached_property
+    def _token_scores(self) -> Any:
+        from prunepath.api.merging import scores_beside
+
+        supplies = self._load_supplies() or read_supplies(self.path, self.task, sequential=False)
+        return scores_beside(
+            self.dense, self.path, self.task, supplies, self._site, progress=self.progress
+        )
 
     @cached_property
     def _rearranger(self) -> Rearranger:

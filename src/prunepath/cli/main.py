@@ -14,7 +14,7 @@ import typer
 from prunepath.cli import comparing, measuring
 from prunepath.cli import data_options as d
 from prunepath.cli import options as o
-from prunepath.cli.parse import hub_options, integers, numbers, settings, words
+from prunepath.cli.parse import hub_options, numbers, schedule, settings, words
 from prunepath.cli.session import EXIT_INTERRUPTED, listener, session
 
 __all__ = ["app", "run"]
@@ -202,7 +202,7 @@ def extract(
             rearrange=rearrange,
             token_share=token_share,
             token_decay=token_decay,
-            token_schedule=integers(token_schedule, "--token-schedule", "8,4,4,0"),
+            token_schedule=schedule(token_schedule, "--token-schedule"),
             model=model,
             tokenizer=tokenizer,
             dtype=dtype,

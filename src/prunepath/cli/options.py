@@ -213,7 +213,8 @@ TokenSchedule = Annotated[
     list[str] | None,
     typer.Option(
         "--token-schedule",
-        help="Patches to merge in every block, separated by commas, instead of a share.",
+        help="Patches to merge in every block, separated by commas, instead of a share; or the "
+        "word scored beside a share: where they do least damage, measured.",
         rich_help_panel=_TOKENS,
     ),
 ]

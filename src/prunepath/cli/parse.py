@@ -8,7 +8,7 @@ from typing import Any
 
 from prunepath.errors import RequestError
 
-__all__ = ["hub_options", "integers", "numbers", "settings", "words"]
+__all__ = ["hub_options", "integers", "numbers", "schedule", "settings", "words"]
 
 
 def hub_options(**given: Any) -> dict[str, Any]:
@@ -47,6 +47,21 @@ def integers(texts: Sequence[str] | None, flag: str, example: str) -> list[int]:
         raise RequestError(
             f"{flag} takes whole numbers ({error}); for example {flag} {example}"
         ) from None
+
+
+def schedule(texts: Sequence[str] | None, flag: str) -> list[int] | str:
+    """Numbers of every block, or the word `scored`.
+
+    Raises:
+        RequestError: neither.
+
+    Example:
+        >>> schedule(["4,0,2"], "--token-schedule"), schedule(["scored"], "--token-schedule")
+        ([4, 0, 2], 'scored')
+    """
+    if words(texts) == ["scored"]:
+        return "scored"
+    return integers(texts, flag, "8,4,4,0")
 
 
 def settings(texts: Sequence[str] | None) -> dict[str, Any]:

@@ -8,14 +8,15 @@ goes from layer to layer, not in the model, so that threads and recomputed layer
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from prunepath.errors import ModelError, RequestError
 from prunepath.structure.families import Family
@@ -26,7 +27,7 @@ from prunepath.structure.units import Structure
 from prunepath.surgery.record import record_tokens_
 from prunepath.surgery.tokens import Merged, match, merge
 
-__all__ = ["install_merging_", "merge_tokens_", "read_site"]
+__all__ = ["install_merging_", "merge_tokens_", "merged_so_far", "merging", "read_site"]
 
 _ADDITIVE = ("eager", "sdpa")
 _TRAVELS_AS = "_prunepath_merged"  # an attribute of the tensor between two layers
@@ -96,14 +97,20 @@ def install_merging_(
         RequestError: its tokens cannot merge.
         ModelError: the schedule was made for another list of layers.
     """
-    found = find_merging(model, tables)
+    _install_(model, schedule, find_merging(model, tables))
+
+
+def _install_(
+    model: nn.Module, schedule: TokenSchedule, found: FoundMerging
+) -> list[RemovableHandle]:
+    """The same; returns what takes the hooks off again."""
     if found.stack != schedule.site.stack or len(found.layers) != schedule.site.num_layers:
         raise ModelError(
             f"the token schedule is for {schedule.site.num_layers} layers at "
             f"'{schedule.site.stack}', and this model has {len(found.layers)} at '{found.stack}'; "
             "config.json was edited, or the model is another one"
         )
-    merged = False
+    merged, hooks = False, []
     for index, (path, count) in enumerate(zip(found.layers, schedule.dropped, strict=True)):
         layer: Any = model.get_submodule(path)
         last = index == len(found.layers) - 1
@@ -116,8 +123,47 @@ def install_merging_(
                 found, schedule.site.key_width, count=count, merged=merged, last=last
             )
         if count:
-            layer.get_submodule(found.merging.keys).register_forward_hook(_keep_keys)
+            keys = layer.get_submodule(found.merging.keys)
+            hooks.append(keys.register_forward_hook(_keep_keys))
             merged = True
+    return hooks
+
+
+@contextmanager
+def merging(
+    model: nn.Module, schedule: TokenSchedule, tables: Sequence[Family] = ()
+) -> Iterator[None]:
+    """Let a model merge tokens inside the block; afterwards its layers are what they were.
+
+    Args:
+        model: a dense model.
+        schedule: how many tokens go in every block.
+        tables: family tables that count beside the registered ones.
+
+    Raises:
+        RequestError, ModelError: see `install_merging_`.
+    """
+    found = find_merging(model, tables)
+    layers: dict[Any, type[nn.Module]] = {
+        layer: type(layer) for layer in map(model.get_submodule, found.layers)
+    }
+    hooks: list[RemovableHandle] = []
+    try:
+        hooks = _install_(model, schedule, found)
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for layer, base in layers.items():
+            if type(layer) is not base:
+                layer.__class__ = base
+                del layer.merging
+
+
+def merged_so_far(hidden: Tensor) -> Merged | None:
+    """What was merged on the way to a layer that is given this tensor; None: nothing."""
+    merged = getattr(hidden, _TRAVELS_AS, None)
+    return merged if isinstance(merged, Merged) else None
 
 
 def read_site(
@@ -234,14 +280,14 @@ def _through(
 
 
 def _merged_before(hidden: Tensor, block: _Block) -> Merged | None:
-    merged = getattr(hidden, _TRAVELS_AS, None)
+    merged = merged_so_far(hidden)
     if block.merged and merged is None and _merges_still(hidden, block):
         raise ModelError(
             "this model merges tokens, and on the way from one layer to the next it was lost which "
             "(something between the layers makes new tensors: a model spread over devices, or "
             "re-entrant checkpointing); run it on one device, checkpoint with use_reentrant=False"
         )
-    return merged if isinstance(merged, Merged) else None
+    return merged
 
 
 def _merges_still(hidden: Tensor, block: _Block) -> bool:
