@@ -2,11 +2,12 @@
 
     python -m benchmarks optin_cost [--models minilm,vit] [--samples N] [--candidates 16]
 
-Three processes for each model, all on the same calibration samples, so that none inherits what
+Four processes for each model, all on the same calibration samples, so that none inherits what
 another one left in memory: the released loop over some candidates (`optin_naive`), a forward pass
-of the dense model over the whole batch, and the scores of all units (mode hybrid, without the pass
-for the refit's moments). Batches are those of the released runs, 128 sentences and 32 images, and
-sentences are padded to the longest of the batch for all three.
+of the dense model over the whole batch, and the scores (mode hybrid, without the pass for the
+refit's moments) of all units, and of those alone that the loop removes: heads and FFN channels.
+Batches are those of the released runs, 128 sentences and 32 images, and sentences are padded to the
+longest of the batch for all.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from benchmarks.models import MODELS
 from benchmarks.optin_naive import BATCHES, naive_seconds_per_candidate
 from benchmarks.protocol import ROOT, Rows
 
-PARTS = ("dense", "naive", "scores")
+PARTS = ("dense", "naive", "scores", "same scores")
+RELEASED_KINDS = ("head", "ffn_channel")
 _PASSES = 3
 _PAGE = resource.getpagesize()
 
@@ -97,32 +99,47 @@ def _dense(name: str, samples: int, _: int) -> dict[str, Any]:
     return {**_shape(context), "seconds": min(taken), **memory.found}
 
 
-def _scores(name: str, samples: int, _: int) -> dict[str, Any]:
+def _same_scores(name: str, samples: int, candidates: int) -> dict[str, Any]:
+    return _scores(name, samples, candidates, RELEASED_KINDS)
+
+
+def _scores(name: str, samples: int, _: int, kinds: tuple[str, ...] = ()) -> dict[str, Any]:
+    from dataclasses import replace
+
     import torch
 
     from prunepath.methods.optin.config import OptinConfig
+    from prunepath.methods.optin.exact import exact_scores
     from prunepath.methods.optin.hybrid import hybrid_scores
     from prunepath.methods.optin.scene import Scene
     from prunepath.structure.gates import frozen
 
     context = _context(name, samples)
+    groups = [g for g in context.structure.groups if not kinds or g.kind in kinds]
+    context = replace(context, structure=replace(context.structure, groups=tuple(groups)))
     config = OptinConfig(samples=samples)
     with _Memory(torch.device("cpu")) as memory, frozen(context.model):
         start = time.perf_counter()
         scores = hybrid_scores(Scene.of(context, config))
+        measured = int(sum(exact.sum() for exact in scores.exact.values()))
+        if kinds:  # heads are always measured, also here, where nothing finer is scored beside them
+            heads = tuple(group for group in groups if group.kind == "head")
+            alone = replace(context, structure=replace(context.structure, groups=heads))
+            measured += len(heads) * heads[0].num_units
+            exact_scores(Scene.of(alone, config))
         seconds = time.perf_counter() - start
     return {
         **_shape(context),
         "seconds": seconds,
         "units": sum(len(exact) for exact in scores.exact.values()),
-        "exact": int(sum(exact.sum() for exact in scores.exact.values())),
+        "exact": measured,
         "backward_passes": scores.facts["backward_passes"],
         "probes": config.probes,
         **memory.found,
     }
 
 
-_PART = {"naive": _naive, "dense": _dense, "scores": _scores}
+_PART = {"naive": _naive, "dense": _dense, "scores": _scores, "same scores": _same_scores}
 
 
 def _context(name: str, samples: int) -> Any:
