@@ -37,6 +37,7 @@ class Variant:
         method: whose path.
         cut: a key of `CUTS`.
         refit, rule, rearrange, token_share: see `prunepath.extract`.
+        scored: whether measured damages say where tokens merge; else they are spread evenly.
     """
 
     method: str
@@ -45,11 +46,15 @@ class Variant:
     rule: str = "order"
     rearrange: bool = False
     token_share: float = 0.0
+    scored: bool = False
 
     @property
     def options(self) -> dict[str, Any]:
         """Of a workshop."""
-        own = {name: value for name, value in asdict(self).items() if name not in ("method", "cut")}
+        names = ("refit", "rule", "rearrange", "token_share")
+        own: dict[str, Any] = {name: getattr(self, name) for name in names}
+        if self.scored:
+            own["token_schedule"] = "scored"
         return {"layout": "per-layer", **CUTS[self.cut], **own}
 
 
@@ -94,6 +99,7 @@ def variants(name: str, seed: int) -> Iterator[Variant]:
         for share in (0.5, 0.75):
             yield Variant(method="optin", token_share=share)
         yield Variant(method="optin", token_share=0.75, refit="sequential")
+        yield Variant(method="optin", token_share=0.75, scored=True)
 
 
 def _model(rows: Rows, name: str, seeds: int, tiny: bool) -> None:

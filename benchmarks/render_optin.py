@@ -117,22 +117,23 @@ def _table(real: Any, rows: list[Row]) -> list[str]:
     return [*lines, ""]
 
 
-Way = tuple[str, str, bool, float]
+Way = tuple[str, str, bool, float, bool]
 
 
 def _way(row: Row) -> Way:
-    return row["method"], row["rule"], row["rearrange"], row["token_share"]
+    return tuple(row[name] for name in ("method", "rule", "rearrange", "token_share", "scored"))
 
 
 def _place(way: Way) -> tuple[object, ...]:
-    method, rule, rearrange, share = way
-    return share, rule != "order", rearrange, METHODS.index(method)
+    method, rule, rearrange, share, scored = way
+    return share, scored, rule != "order", rearrange, METHODS.index(method)
 
 
 def _named(way: Way) -> str:
-    method, rule, rearrange, share = way
+    method, rule, rearrange, share, scored = way
     words = [method, *(["rearranged"] if rearrange else []), *([rule] if rule != "order" else [])]
-    merging = [f"{share:.0%} of the saving by merging patches"] if share else []
+    where = " where scored" if scored else ""
+    merging = [f"{share:.0%} of the saving by merging patches{where}"] if share else []
     return ", ".join([*words, *merging])
 
 

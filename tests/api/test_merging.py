@@ -145,7 +145,16 @@ def test_samples_for_a_scored_schedule_must_be_there(
     [
         (["--macs", "70%", "--token-schedule", "scored"], "Error: a scored token schedule was"),
         (
-            "--macs 70% --token-share 0.5 --token-decay 0.9 --token-schedule scored".split(),
+            [
+                "--macs",
+                "70%",
+                "--token-share",
+                "0.5",
+                "--token-decay",
+                "0.9",
+                "--token-schedule",
+                "scored",
+            ],
             "Error: a scored token schedule and token decay 0.9 were given",
         ),
         (
