@@ -10,6 +10,7 @@ from typing import Any
 from benchmarks import render_optin_spp
 from benchmarks.protocol import RATIOS, ROOT, Rows
 from benchmarks.quality import VARIANTS
+from benchmarks.render_agreement import agreement_section
 from benchmarks.render_optin import cost_section, quality_section
 from benchmarks.render_tasks import speed_section, tasks_section
 
@@ -40,6 +41,7 @@ def main(arguments: list[str]) -> None:
         *speed_section(Rows("task_speed").rows),
         *quality_section(Rows("optin_quality").rows),
         *cost_section(Rows("optin_cost").rows),
+        *agreement_section(Rows("optin").rows),
         "## Cost of a search",
         "",
         *_speed(Rows("search_speed").rows),

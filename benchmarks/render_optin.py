@@ -16,7 +16,7 @@ _CUTS = {"paper": "heads and channels", "default": "channels and coordinates"}
 
 def cost_section(rows: list[Row]) -> list[str]:
     """Lines on time and memory of the scores; none where nothing was measured."""
-    lines = [line for real in MODELS.values() if (line := _cost(real, rows))]
+    lines = [line for real in MODELS.values() for line in _cost(real, rows)]
     if not lines:
         return []
     return [
@@ -24,7 +24,8 @@ def cost_section(rows: list[Row]) -> list[str]:
         "",
         "The released loop removes every whole head and FFN channel in a forward pass of its own,",
         "hooks set anew for each; some of them are timed, evenly over the layers, and the total is",
-        "extrapolated. The library's scores (mode `hybrid`) are those of all units of all kinds on",
+        "extrapolated. The library's scores (mode `hybrid`) are those of all units of all kinds, and",
+        "in a second line of the same heads and channels alone, every head measured exactly, on",
         "the same samples, with the model loaded and its structure known; the pass that collects",
         "moments for the refit is another matter and not counted. Batches are as large as the",
         "released ones; texts are padded to the longest of the batch for both. Memory is resident",
@@ -40,20 +41,28 @@ def cost_section(rows: list[Row]) -> list[str]:
     ]
 
 
-def _cost(real: Any, rows: list[Row]) -> str:
-    """One line, from the newest row of every part over equally many samples."""
+def _cost(real: Any, rows: list[Row]) -> list[str]:
+    """A line for each way to score, from the newest rows over equally many samples."""
     own = [row for row in rows if row["model"] == real.title]
     if not own:
-        return ""
+        return []
     samples = own[-1]["samples"]
     parts = {row["part"]: row for row in own if row["samples"] == samples}
-    if len(parts) < 3:
-        return ""
-    dense, naive, scores = parts["dense"], parts["naive"], parts["scores"]
+    if not {"dense", "naive"} <= parts.keys():
+        return []
+    return [
+        _cost_line(real.title, parts["dense"], parts["naive"], parts[part])
+        for part in ("scores", "same scores")
+        if part in parts
+    ]
+
+
+def _cost_line(title: str, dense: Row, naive: Row, scores: Row) -> str:
+    samples = scores["samples"]
     each = f"{samples} images" if scores["tokens"] is None else f"{samples} x {scores['tokens']}"
     loop = naive["seconds"] / scores["seconds"]
     return (
-        f"| {real.title} | {each} | {scores['threads']} | {dense['seconds']:.2f} "
+        f"| {title} | {each} | {scores['threads']} | {dense['seconds']:.2f} "
         f"| {naive['seconds']:,.0f} | {scores['seconds']:.0f} "
         f"| {scores['seconds'] / dense['seconds']:.0f} | {loop:.0f} "
         f"| {scores['units']:,} ({scores['exact']:,}) "
