@@ -24,7 +24,7 @@ def cost_section(rows: list[Row]) -> list[str]:
         "",
         "The released loop removes every whole head and FFN channel in a forward pass of its own,",
         "hooks set anew for each; some of them are timed, evenly over the layers, and the total is",
-        "extrapolated. The library's scores (mode `hybrid`) are those of all units of all kinds, and",
+        "extrapolated. The library's scores (mode `hybrid`) are of all units of all kinds, and",
         "in a second line of the same heads and channels alone, every head measured exactly, on",
         "the same samples, with the model loaded and its structure known; the pass that collects",
         "moments for the refit is another matter and not counted. Batches are as large as the",
