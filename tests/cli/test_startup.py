@@ -10,20 +10,20 @@ import pytest
 HEAVY = ("torch", "transformers", "datasets", "matplotlib", "numpy")
 PROGRAM = f"""
 import sys, time
-start = time.perf_counter()
+start = time.process_time()
 from prunepath.cli.main import run
 sys.argv = ["prunepath", *sys.argv[1:]]
 try:
     run()
 except SystemExit as end:
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     found = [name for name in {HEAVY!r} if name in sys.modules]
     print(end.code, seconds, *found, sep="|", file=sys.stderr)
 """
 
 
 def run(*arguments: str) -> tuple[str, float, list[str]]:
-    """Exit code, seconds and heavy modules of a command in a process of its own."""
+    """Exit code, processor seconds and heavy modules of a command in a process of its own."""
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, *arguments],
         capture_output=True,
