@@ -25,6 +25,7 @@ from prunepath.errors import BudgetError, RequestError
 from prunepath.evaluation.latency import latency_table
 from prunepath.methods import method as registry
 from prunepath.methods.method import total_order
+from prunepath.methods.scope import scored_part
 from prunepath.statistics.collect import Wanted, recording
 from prunepath.statistics.sums import Statistics
 from prunepath.structure.cost import cost_of, unit_cost
@@ -349,9 +350,16 @@ def test_every_method_orders_experts(row: str, tmp_path: Path) -> None:
     context = context_of(
         model_of("olmoe-choosy"), text(3, 20, mask=False)["input_ids"], state_folder=tmp_path
     )
-    ranking = chosen(chosen.Config.from_dict(settings)).rank(context)
-    order = total_order(context.structure, ranking)
-    for group in context.structure.of_kind("expert"):
+    scorer = chosen(chosen.Config.from_dict(settings))
+    experts = context.structure.of_kind("expert")
+    context = replace(context, structure=scored_part(context.structure, scorer))
+    order = total_order(context.structure, scorer.rank(context))
+    if method in ("residual", "gblm"):  # said, not scored
+        left = {item.module for item in context.structure.left_alone}
+        assert {f"{group.place}#expert" for group in experts} <= left
+        assert not context.structure.of_kind("expert")
+        return
+    for group in experts:
         assert np.isfinite(order["damage"][group.name]).all()
         assert (order["damage"][group.name] > 0).all()
         assert len(np.unique(order["damage"][group.name])) == group.num_units

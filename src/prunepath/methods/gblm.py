@@ -65,7 +65,11 @@ class Gblm(Method):
 
     name = "gblm"
     summary = "weight times activation norm and gradient of every weight, summed over a unit"
+    scope = "units whose weights lie in linear maps of their own sub-layer"
     Config = GblmConfig
+
+    def scores(self, group: UnitGroup) -> bool:
+        return not group.members  # the weights of a whole expert are those of other groups
 
     def objective(self) -> str:
         return "task"
