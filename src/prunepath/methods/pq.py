@@ -21,7 +21,14 @@ import numpy as np
 
 from prunepath.errors import RequestError
 from prunepath.methods.baselines import unit_norms
-from prunepath.methods.method import FloatArray, Method, MethodConfig, Ranking, SearchContext
+from prunepath.methods.method import (
+    CostClass,
+    FloatArray,
+    Method,
+    MethodConfig,
+    Ranking,
+    SearchContext,
+)
 from prunepath.progress import note
 from prunepath.structure.cost import cost_of
 from prunepath.structure.selection import Selection
@@ -63,6 +70,9 @@ class Pq(Method):
     name = "pq"
     summary = "each group shrinks by how unequal the norms of its units are; no data"
     Config = PqConfig
+
+    def cost_class(self) -> CostClass:
+        return "data-free"
 
     def rank(self, context: SearchContext) -> Ranking:
         structure = context.structure
