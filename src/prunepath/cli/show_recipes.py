@@ -30,7 +30,7 @@ def recipes_text(recipes: Sequence[Recipe]) -> None:
     console.print(table)
     print_lines(
         console,
-        "after a + a name takes a refit or a layout: taylor+sequential, spp+uniform",
+        "after a + a name takes a refit, a layout or a rule: taylor+sequential, spp+uniform",
         "next: prunepath methods NAME, or prunepath compare MODEL --methods NAME,NAME -o DIR",
     )
 
