@@ -116,6 +116,35 @@ def test_scores_give_the_least_damage_where_work_is_tokens_seen(seed: int) -> No
     assert at_hull >= 5  # between hull points it may pay a little more
 
 
+def test_a_share_of_fewer_tokens_does_what_it_does_of_all() -> None:
+    """All that is left to merge costs all of a block's damage, and half of it what half does."""
+    scores = np.array([[0.0, 0.0, 0.0, 0.0], [1.0, 2.0, 3.0, 4.0], [9.0, 9.0, 9.0, 9.0]])
+    whole = np.concatenate([np.zeros((3, 1)), np.cumsum(scores, 1)], 1)
+
+    def total(schedule: TokenSchedule) -> float:
+        pairs = zip(schedule.entered, schedule.dropped, strict=True)
+        found = 0.0
+        for block, (entered, count) in enumerate(pairs):
+            most = (entered - SMALL.protected) // 2
+            found += np.interp(count * 4 / most if most else 0, np.arange(5), whole[block])
+        return float(found)
+
+    options = all_schedules(SMALL)
+    for limit in (12, 14, 16, 18, 20):
+        fitting = [s for s in options if sum(s.left) <= limit]
+        if not fitting:
+            continue
+        found = schedule_from_scores(SMALL, scores, limit, lambda s: sum(s.left), by_share=True)
+        assert sum(found.left) <= limit
+        assert total(found) >= min(map(total, fitting)) - 1e-12
+    free = schedule_from_scores(SMALL, scores, 15, lambda s: sum(s.left), by_share=True)
+    assert free.dropped == (4, 0, 0)  # what costs nothing, and no more than that
+    # 5 tokens are left there: 2 may merge, and cost what 4 of 9 do.
+    least = schedule_from_scores(SMALL, scores, 11, lambda s: sum(s.left), by_share=True)
+    assert least.dropped == (4, 2, 0)
+    assert total(least) == pytest.approx(10.0)
+
+
 def test_scores_in_other_forms() -> None:
     flat = schedule_from_scores(SMALL, [2.0, 1.0, 3.0], 20, lambda s: sum(s.left))
     full = schedule_from_scores(SMALL, [[2.0] * 4, [1.0] * 4, [3.0] * 4], 20, lambda s: sum(s.left))

@@ -46,11 +46,12 @@ def test_the_answer_counts_by_its_distance(name: str) -> None:
     assert added / added.max() == pytest.approx(np.array(distances) / max(distances), abs=1e-3)
 
 
-def test_relations_are_those_of_patches_given_back() -> None:
-    """With lambda 0 the score of a block is the sum over the features, each of every patch."""
+@pytest.mark.parametrize("norm", ["sum", "mean"])
+def test_relations_are_those_of_patches_given_back(norm: str) -> None:
+    """With lambda 0 the score of a block is that of the features behind it, each of all patches."""
     found = context("vit")
     site = token_site(found.model, found.task, found.structure)
-    config = OptinConfig(tokens=0, lambda_kd=0.0)
+    config = OptinConfig(tokens=0, lambda_kd=0.0, md_norm=norm)
     scores = token_damage(
         found.model, found.structure, found.task, found.samples, site, config=config
     )
@@ -63,10 +64,13 @@ def test_relations_are_those_of_patches_given_back() -> None:
             features: list[torch.Tensor] = []
             grams.append(features)
             _run(found, vit, schedule, features)
-        expected = sum(
+        moved = [
             float((own - dense).square().sum())
             for dense, own in zip(grams[0], grams[1], strict=True)
-        )
+        ]
+        behind = site.num_layers - block
+        assert all(each == 0 for each in moved[: block + 1])
+        expected = sum(moved) / (behind if norm == "mean" else 1)
         assert scores[block].sum() == pytest.approx(expected, rel=1e-3)
 
 

@@ -151,7 +151,7 @@ def _least_damage(
 
     allowed = blocks_with_keys(structure, units.selection, site)
     try:
-        return schedule_from_scores(site, scores, limit, value, allowed)
+        return schedule_from_scores(site, scores, limit, value, allowed, by_share=True)
     except BudgetError:
         raise _too_small(units, limit, asked, min(values), "") from None
 

@@ -114,6 +114,8 @@ def schedule_from_scores(
     limit: float,
     macs_of: Callable[[TokenSchedule], float],
     allowed: Sequence[bool] | None = None,
+    *,
+    by_share: bool = False,
 ) -> TokenSchedule:
     """The schedule of least damage at or under a limit, from what merging in each block costs.
 
@@ -129,6 +131,8 @@ def schedule_from_scores(
         limit: what the schedule may cost at most.
         macs_of: what it costs: counted MACs, or seconds.
         allowed: blocks that may merge, (num_layers,); None: all.
+        by_share: where fewer tokens come into a block, let merging the same share of them do the
+            same damage (scores measured block by block, all tokens there); else the same number.
 
     Raises:
         RequestError: scores of another shape, or not finite, or negative.
@@ -139,9 +143,9 @@ def schedule_from_scores(
         >>> schedule_from_scores(site, [9.0, 1.0, 5.0], 20, lambda s: sum(s.left)).dropped
         (0, 4, 0)
     """
-    damage = _cumulated(site, scores)
+    damage = _by_tokens_entered(site, _cumulated(site, scores), by_share)
     if allowed is not None:
-        damage[~np.asarray(allowed, dtype=bool), 1:] = np.inf
+        damage[~np.asarray(allowed, dtype=bool), :, 1:] = np.inf
     if macs_of(TokenSchedule(site=site, dropped=(0,) * site.num_layers)) <= limit:
         return TokenSchedule(site=site, dropped=(0,) * site.num_layers)
     low, high = 0.0, 1.0
@@ -185,6 +189,21 @@ def _cumulated(site: TokenSite, scores: ArrayLike) -> NDArray[np.float64]:
     return np.concatenate([start, np.cumsum(np.sort(found, axis=1), axis=1)], axis=1)
 
 
+def _by_tokens_entered(
+    site: TokenSite, damage: NDArray[np.float64], by_share: bool
+) -> NDArray[np.float64]:
+    """Damage of merging so many of so many tokens, (num_layers, tokens + 1, tokens + 1)."""
+    counts = np.arange(damage.shape[1])
+    full = mergeable(site.tokens, site.protected)
+    table = np.empty((site.num_layers, site.tokens + 1, len(counts)))
+    for entered in range(site.tokens + 1):
+        most = mergeable(entered, site.protected)
+        alike = counts * full / most if by_share and most else counts
+        for block in range(site.num_layers):
+            table[block, entered] = np.interp(alike, counts, damage[block])
+    return table
+
+
 def _cheapest(site: TokenSite, damage: NDArray[np.float64], price: float) -> TokenSchedule:
     """The schedule with the least damage plus price x tokens seen behind all blocks."""
     sizes = site.tokens + 1
@@ -196,7 +215,9 @@ def _cheapest(site: TokenSite, damage: NDArray[np.float64], price: float) -> Tok
             # tokens in front of the block from which so many can go
             first = site.protected + 2 * count if count else 0
             entered = np.arange(first, sizes)
-            total = damage[block, count] + price * (entered - count) + later[entered - count]
+            total = (
+                damage[block, entered, count] + price * (entered - count) + later[entered - count]
+            )
             better = total < now[entered]
             now[entered[better]] = total[better]
             choices[block, entered[better]] = count
@@ -219,7 +240,8 @@ def _given_back(
     while True:
         counts = schedule.dropped
         last = [
-            damage[block, count] - damage[block, count - 1] for block, count in enumerate(counts)
+            damage[block, entered, count] - damage[block, entered, count - 1]
+            for block, (entered, count) in enumerate(zip(schedule.entered, counts, strict=True))
         ]
         blocks = sorted(
             (block for block, count in enumerate(counts) if count), key=lambda b: -last[b]

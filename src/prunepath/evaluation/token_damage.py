@@ -3,16 +3,19 @@
 Every block merges alone, with the operator that runs later, and the model behind it is compared
 with the dense one as OPTIN compares removals of units:
 
-    I(l, r) = sum over features z of L_MD(F'_z, F_z)  +  lambda L_KD(y', y),
+    I(l, r) = mean over features z behind l of L_MD(F'_z, F_z)  +  lambda L_KD(y', y),
 
 F' being the features with r tokens merged in block l. OPTIN (arXiv 2403.17921) scores a token by
 dropping it on the way into a block, with relations averaged over positions because the number of
 rows changes. Here merged tokens are given back to the patches they stand for before rows are
-compared, so the distance is that of units, and what is scored is what will run. lambda is that of
-units, too: `lambda_kd` times the ratio of both terms' medians.
+compared, so the distance is that of units, and what is scored is what will run. The released code
+multiplies scores by a factor that rises from 1 to 100 over depth, because a sum over features falls
+with the layers behind a block; a mean needs none. lambda is that of units: `lambda_kd` times the
+ratio of both terms' medians.
 
 The best links merge first, so the damage of r tokens is far from r times that of one. It is
-measured at a quarter, half and all of what a block can merge, and taken to be linear in between.
+measured at an eighth, a quarter, half and all of what a block can merge; in between it is taken to
+be a power of r, as it nearly is.
 
 Shapes: L blocks, M tokens a block can merge, Z features, K rows, d width.
 """
@@ -50,7 +53,8 @@ if TYPE_CHECKING:
 __all__ = ["token_damage"]
 
 FloatArray = NDArray[np.float64]
-_SHARES = (0.25, 0.5, 1.0)
+_SHARES = (0.125, 0.25, 0.5, 1.0)
+_PER_TOKEN = OptinConfig(md_norm="mean")
 
 
 def token_damage(
@@ -73,7 +77,8 @@ def token_damage(
         samples: calibration samples; the first `config.samples` are run.
         site: where tokens merge.
         seed: of the rows that are compared.
-        config: `samples`, `tokens` and `lambda_kd` are read; by default those of a search.
+        config: `samples`, `tokens`, `lambda_kd` and `md_norm` are read; by default those of a
+            search, with the norm `mean`.
         progress: who listens.
 
     Returns:
@@ -85,7 +90,7 @@ def token_damage(
     from prunepath.methods.method import SearchContext
     from prunepath.statistics.sums import Statistics
 
-    config = config or OptinConfig()
+    config = config or _PER_TOKEN
     context = SearchContext(
         model=model,
         structure=structure,
@@ -116,15 +121,27 @@ def _by_token(damage: FloatArray, counts: Sequence[int]) -> FloatArray:
     """What each further token adds, from the damage of some counts: linear in between."""
     # More merging that measures as less damage is noise of a few samples.
     rising = np.maximum.accumulate(damage, axis=1)
-    steps = np.diff(np.array([0, *counts]))
-    added = np.diff(rising, axis=1, prepend=0.0) / steps
-    return np.repeat(added, steps, axis=1)
+    wanted = np.arange(counts[-1] + 1)
+    total = np.stack([_interpolated(wanted, np.array(counts), row) for row in rising])
+    return np.diff(np.maximum.accumulate(total, axis=1), axis=1)
+
+
+def _interpolated(wanted: NDArray[np.int64], counts: Any, damage: FloatArray) -> FloatArray:
+    """Powers between what was measured, and the first of them below; lines where it is 0."""
+    found = np.interp(wanted, [0, *counts], [0.0, *damage])
+    if len(counts) < 2 or damage[0] <= 0:
+        return found
+    log, known = np.log(np.maximum(wanted, 1)), np.log(counts)
+    inside = np.exp(np.interp(log, known, np.log(damage)))
+    power = max(1.0, float(np.log(damage[1] / damage[0]) / (known[1] - known[0])))
+    below = damage[0] * (wanted / counts[0]) ** power
+    return np.where(wanted < counts[0], below, inside)
 
 
 def _distances(
     scene: Scene, schedule: TokenSchedule, tables: Sequence[Family]
 ) -> tuple[float, float]:
-    """L_MD, summed over features, and the answer's distance under a schedule."""
+    """L_MD over the features, and the answer's distance under a schedule."""
     model, sites, task = scene.context.model, scene.trajectory.sites, scene.context.task
     rows: list[list[Tensor]] = [[] for _ in sites]
     kd, total = 0.0, 0
@@ -141,11 +158,12 @@ def _distances(
         dense = part.answer.double()
         kd += weight * float(task.distance(answer.double(), dense, part.samples))
         total += weight
-    md = sum(
+    moved = [
         float(manifold_distance(torch.cat(own), teacher))
         for own, teacher in zip(rows, scene.teachers, strict=True)
-    )
-    return md, max(kd / total, 0.0)
+    ]
+    behind = sum(each > 0 for each in moved) if scene.config.md_norm == "mean" else 1
+    return sum(moved) / max(1, behind), max(kd / total, 0.0)
 
 
 @contextmanager
