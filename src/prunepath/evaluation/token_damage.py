@@ -127,7 +127,7 @@ def _by_token(damage: FloatArray, counts: Sequence[int]) -> FloatArray:
 
 
 def _interpolated(wanted: NDArray[np.int64], counts: Any, damage: FloatArray) -> FloatArray:
-    """Powers between what was measured, and the first of them below; lines where it is 0."""
+    found: FloatArray = np.interp(wanted, [0, *counts], [0.0, *damage])
     found = np.interp(wanted, [0, *counts], [0.0, *damage])
     if len(counts) < 2 or damage[0] <= 0:
         return found
