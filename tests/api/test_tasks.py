@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,18 @@ def test_the_strength_is_chosen_without_labels(classifier: Path) -> None:
     with torch.no_grad():
         other.classifier.weight[0].mul_(-5.0)
     assert float(held_out.losses(other, part)) > 1e-4
+
+
+@pytest.mark.parametrize(("width", "parts"), [(64, 2), (256, 4)])
+def test_text_is_held_out_in_halves(width: int, parts: int, tiny_llama: Callable[..., Any]) -> None:
+    model, task = tiny_llama(), TASKS["causal-lm"]
+    windows = Samples(inputs={"input_ids": torch.arange(2 * width).view(2, width) % 300})
+    held_out = HeldOut(task, model, windows)
+    assert len(held_out.parts) == parts
+    seen = [part.inputs["input_ids"] for part in held_out.parts]
+    assert torch.equal(torch.cat([ids.flatten() for ids in seen]), torch.arange(2 * width) % 300)
+    assert len({part.fingerprint for part in held_out.parts}) == parts
+    assert sum(len(held_out.losses(model, part)) for part in held_out.parts) == 2 * width - parts
 
 
 @pytest.mark.parametrize("wish", [{"method": "taylor"}, {"config": {"dynamics": "coupled"}}])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -170,6 +171,25 @@ def _repair_words(kind: str, bias: bool) -> str:
     return "linear+bias" if bias else "linear"
 
 
+def _halves(window: Samples) -> list[Samples]:
+    """A window of text as two, or whole where half of it would be all beginning."""
+    width = next(iter(window.inputs.values())).shape[1]
+    if width < _SHORT:
+        return [window]
+    return [
+        replace(
+            window,
+            inputs={name: value[:, part] for name, value in window.inputs.items()},
+            labels=None,
+            fingerprint=f"{window.fingerprint}[:,{part.start}:{part.stop}]",
+        )
+        for part in (slice(0, width // 2), slice(width // 2, width))
+    ]
+
+
+_SHORT = 256  # tokens
+
+
 class HeldOut:
     """How far a model is off on held-out samples.
 
@@ -189,8 +209,11 @@ class HeldOut:
 
     @property
     def parts(self) -> list[Samples]:
-        """The samples in parts that are measured one after the other: windows of text, or all."""
-        return list(self._samples.batches(1 if self._by_token else len(self._samples)))
+        """The samples in parts that are measured one after the other: halves of windows of text,
+        of which the first often decides, or all."""
+        if not self._by_token:
+            return [self._samples]
+        return [half for window in self._samples.batches(1) for half in _halves(window)]
 
     def losses(self, model: Any, part: Samples) -> Tensor:
         """Losses on one part, float64: one per token of text, else their mean alone."""

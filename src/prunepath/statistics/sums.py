@@ -15,7 +15,7 @@ from torch import Tensor
 
 from prunepath.errors import NumericsError, PathFileError, RequestError
 
-__all__ = ["STATISTICS_FILE", "Statistics"]
+__all__ = ["STATISTICS_FILE", "Statistics", "add_outer_products_"]
 
 STATISTICS_FILE = "statistics.safetensors"
 
@@ -73,7 +73,7 @@ class Statistics:
         flat = flat.to(torch.promote_types(flat.dtype, torch.float32))
         if key not in sums:
             sums[key] = flat.new_zeros(flat.shape[1], flat.shape[1])
-        _add_outer_products_(sums[key], flat)
+        add_outer_products_(sums[key], flat)
 
     def merge_(self, other: Statistics) -> None:
         """Add the sums of another shard."""
@@ -171,9 +171,14 @@ class Statistics:
 _BLOCK = 384
 
 
-def _add_outer_products_(total: Tensor, flat: Tensor) -> None:
+def add_outer_products_(total: Tensor, flat: Tensor) -> None:
     """total += flat^T flat, every pair of columns multiplied once: the result is symmetric, and
-    its two halves are kept equal bit for bit."""
+    its two halves are kept equal bit for bit.
+
+    Args:
+        total: (n, n); changed.
+        flat: rows (N, n) of its type.
+    """
     width = flat.shape[1]
     if width <= _BLOCK:
         total.addmm_(flat.T, flat)

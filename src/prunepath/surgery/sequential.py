@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from prunepath.errors import NumericsError
 from prunepath.statistics.solve import factor
-from prunepath.statistics.sums import Statistics
+from prunepath.statistics.sums import Statistics, add_outer_products_
 from prunepath.structure.axes import BoolArray
 from prunepath.surgery.refit import Consumer, ridge_scale
 from prunepath.surgery.stream import Stream, repair_in_order_
@@ -80,7 +80,9 @@ class _Prior:
 
 def _solve(name: str, rows: Tensor, wishes: Tensor, prior: _Prior) -> Tensor:
     """The weight (O, S) that gives the wanted outputs, held by the prior; solved in float64."""
-    system = (rows.T @ rows).double() / len(rows) + prior.system
+    products = rows.new_zeros(rows.shape[1], rows.shape[1])
+    add_outer_products_(products, rows)
+    system = products.double() / len(rows) + prior.system
     target = (rows.T @ wishes).double() / len(rows) + prior.target
     weight = torch.cholesky_solve(target, factor(system, prior.anchor)).T
     if not torch.isfinite(weight).all():
