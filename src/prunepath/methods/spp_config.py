@@ -47,6 +47,13 @@ class SppConfig(MethodConfig):
         default=0.5,
         metadata={"help": "refit: exponent of measured over factored curvature of a unit"},
     )
+    doubt: float = field(
+        default=2.0,
+        metadata={
+            "help": "elimination, units without a consumer: standard errors that their "
+            "interactions lose; 0: none"
+        },
+    )
     coupling: float = field(
         default=1.0, metadata={"help": "nu, in units of 1 / median curvature of a group"}
     )
@@ -83,6 +90,8 @@ class SppConfig(MethodConfig):
             raise RequestError(
                 f"batches_per_step is {self.batches_per_step}; give a count, or 0 for all of them"
             )
+        if not 0 <= self.doubt < float("inf"):
+            raise RequestError(f"doubt is {self.doubt}; it must be 0 or above")
         if self.step > 1:
             raise RequestError(
                 f"step is {self.step}; above 1 a step is longer than the coupling allows, use 0.1"

@@ -4,8 +4,8 @@ Every group is one block. Where its units are columns of a linear map (its consu
 models of the curvature: `refit`, the cost of a removal after the best repair of what is left, and
 `fisher`, the Kronecker-factored block C o (W^T G W) without repair (C: second moment of the inputs,
 G: of the output gradients). A whole sub-layer leaves no columns to repair, and its block is one
-number. Query-key coordinates have no linear map to repair; they use the exact block of their gate
-gradients, or its diagonal in groups too large for one.
+number. Query-key coordinates have no linear map to repair; they use the block of their gate
+gradients as far as the samples vouch for it, or its diagonal in groups too large for one.
 
 All damages are in nats per token, so groups of all kinds merge by damage per cost. They work on
 means of whatever statistics they are given: a group can be continued with statistics collected on
@@ -17,6 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from prunepath.methods.believed import believed_block
 from prunepath.methods.elimination import coupling_block, eliminate, eliminate_with_refit
 from prunepath.methods.flow import flow_order
 from prunepath.methods.method import FloatArray, SearchContext
@@ -89,6 +90,9 @@ def group_damage(
         )
         return values.numpy()
     block = curvature_block(group, statistics, weight)
+    if config.solver == "elimination" and group.name in statistics.fisher_fourths:
+        fourths = statistics.mean("fisher_fourths", group.name)
+        block = believed_block(block, fourths, statistics.tokens, config.doubt)
     if weight is not None and refit:  # of a whole sub-layer nothing is left to be repaired
         ratio = _trusted_ratio(group, statistics, block.diagonal().cpu(), config.correction)
         block = block if ratio is None else block * ratio.to(block.device)

@@ -38,6 +38,12 @@ BLOCK_LIMIT = 512
 """Groups with more units than this get no full block of gate gradients."""
 
 
+def _has_block(group: UnitGroup) -> bool:
+    """Whether interactions of its units are measured. Units with a consumer have theirs in the
+    second moments of its inputs."""
+    return not group.consumer and group.num_units <= BLOCK_LIMIT
+
+
 @dataclass(frozen=True)
 class Wanted:
     """Which sums to form.
@@ -116,8 +122,9 @@ class Recorder:
         # The gradient of a gate that all tokens of a window share.
         whole = units.sum(1) if units.ndim > 2 else units
         sums.add_("gradient_windows", group.name, whole.reshape(-1, group.num_units).abs().sum(0))
-        if group.num_units <= BLOCK_LIMIT:
+        if _has_block(group):
             sums.add_moment_("fisher_blocks", group.name, terms)
+            sums.add_moment_("fisher_fourths", group.name, terms.double().square())
 
     def real(self, rows: Tensor) -> Tensor:
         """Rows (N, n) of an activation that are no padding."""
@@ -243,7 +250,7 @@ def estimate_bytes(structure: Structure, wanted: Wanted) -> int:
     for group in structure.groups:
         if wanted.gradients:
             total += 12 * group.num_units
-            total += 4 * group.num_units**2 if group.num_units <= BLOCK_LIMIT else 0
+            total += (4 + 8) * group.num_units**2 if _has_block(group) else 0
         if wanted.moments and group.consumer and group.consumer not in seen:
             seen.add(group.consumer)
             total += 4 * group.gate.layout.size**2

@@ -32,7 +32,8 @@ class Statistics:
             `tokens` where more windows, or several rows a sample, went in.
         fisher: group -> sum over tokens of squared gate gradients, (units,).
         fisher_blocks: group -> sum over tokens of outer products of gate gradients,
-            (units, units); only for groups small enough.
+            (units, units); only for groups without a consumer that are small enough.
+        fisher_fourths: the same of squared gate gradients, float64.
         gradient: group -> sum over tokens of gate gradients, (units,).
         gradient_windows: group -> sum over windows of the absolute window gradient, (units,).
         inputs: consumer -> sum of its inputs, (in,).
@@ -49,6 +50,7 @@ class Statistics:
     rows: dict[str, Tensor] = field(default_factory=dict)
     fisher: dict[str, Tensor] = field(default_factory=dict)
     fisher_blocks: dict[str, Tensor] = field(default_factory=dict)
+    fisher_fourths: dict[str, Tensor] = field(default_factory=dict)
     gradient: dict[str, Tensor] = field(default_factory=dict)
     gradient_windows: dict[str, Tensor] = field(default_factory=dict)
     inputs: dict[str, Tensor] = field(default_factory=dict)
@@ -195,6 +197,7 @@ _TABLES = (
     "rows",
     "fisher",
     "fisher_blocks",
+    "fisher_fourths",
     "gradient",
     "gradient_windows",
     "inputs",
