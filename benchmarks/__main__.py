@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from benchmarks import (
+    field,
     optin_agreement,
     optin_cost,
     optin_quality,
@@ -21,6 +22,7 @@ BENCHMARKS = {
     "search_speed": search_speed.main,
     "tasks": tasks.main,
     "task_speed": task_speed.main,
+    "field": field.main,
     "optin": optin_agreement.main,
     "optin_cost": optin_cost.main,
     "optin_quality": optin_quality.main,

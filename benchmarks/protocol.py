@@ -17,6 +17,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from prunepath.files import atomic_write
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 OUT = ROOT / "out" / "benchmarks"
@@ -83,3 +85,15 @@ class Rows:
             handle.write(json.dumps(row) + "\n")
         self.rows.append(row)
         print(row, flush=True)
+
+    def put(self, row: dict[str, Any], *, key: tuple[str, ...]) -> None:
+        """Add a row, or put it in the place of the one that is alike in some fields."""
+        alike = [old for old in self.rows if all(old.get(name) == row[name] for name in key)]
+        if not alike:
+            self.add(row)
+        elif alike[0] != row:
+            self.rows[self.rows.index(alike[0])] = row
+            lines = "".join(json.dumps(each) + "\n" for each in self.rows)
+            with atomic_write(self.file) as beside:
+                beside.write_text(lines)
+            print(row, flush=True)

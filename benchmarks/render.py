@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks import render_optin_spp
+from benchmarks import render_field, render_optin_spp
 from benchmarks.protocol import RATIOS, ROOT, Rows
 from benchmarks.quality import VARIANTS
 from benchmarks.render_agreement import agreement_section
@@ -49,6 +49,7 @@ def main(arguments: list[str]) -> None:
     PAGE.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
     print(f"wrote {PAGE.relative_to(ROOT)}")
     render_optin_spp.write(Rows("optin_spp").rows)
+    render_field.write()
 
 
 def _protocol() -> list[str]:

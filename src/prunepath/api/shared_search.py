@@ -98,7 +98,7 @@ class SharedSearch:
         if stored is not None:
             return stored
         supplied = cost_class(recipe) != "data-free"
-        sums, spent = self._collected() if supplied else (Statistics(), {})
+        sums, spent = self.collected() if supplied else (Statistics(), {})
         method = make_method(recipe)
         provenance = self.calibration.provenance(recipe, method)
         # What is cut and repaired differently may well be ordered alike.
@@ -152,7 +152,7 @@ class SharedSearch:
         )
         return (path, taken) if same else None
 
-    def _collected(self) -> tuple[Statistics, dict[str, Any]]:
+    def collected(self) -> tuple[Statistics, dict[str, Any]]:
         """The sums, and what the pass took; it goes on where it was interrupted."""
         from prunepath.api.calibration import collect_statistics
         from prunepath.api.ranking import write_supplies
