@@ -35,26 +35,38 @@ __all__ = ["FIELD", "RECIPES", "SEEDED", "FieldModel", "main"]
 
 RECIPES = (
     "spp",
-    "spp+uniform",
     "fisher",
     "fisher+sequential",
+    "spp+uniform",
+    "obs",
+    "flap",
+    "wanda-sp",
     "taylor",
     "taylor+sequential",
-    "gblm",
-    "wanda-sp",
-    "flap",
-    "obs",
-    "obs+none",
-    "obs-bias",
     "magnitude",
     "magnitude+sequential",
-    "pq",
     "random",
     "random+sequential",
+    "obs-bias",
+    "obs+none",
+    "gblm",
+    "pq",
+    "spp+moments",
+    "spp+none",
+    "fisher+moments",
+    "spp-fisher",
+    "spp-flow",
 )
+OWN = {  # settings that are no recipe of the library
+    "spp-fisher": {"curvature": "fisher"},
+    "spp-flow": {"curvature": "fisher", "solver": "flow"},
+    "spp-coupled": {"dynamics": "coupled", "max_steps": 200, "batches_per_step": 1},
+    "spp-authors": {"dynamics": "authors", "max_steps": 200, "batches_per_step": 1},
+}
 SEEDED = ("random", "fisher")  # what draws at random: an order, and labels or probes
 QUESTIONS = ("arc_easy_test", "piqa_dev", "winogrande_dev", "openbookqa_test")
 QUESTION_RATIOS = (0.2, 0.3)
+QUESTIONED = ("spp", "spp+uniform", "fisher", "fisher+sequential", "obs", "flap", "magnitude")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +113,15 @@ def main(arguments: list[str]) -> None:
         if name == "smollm2" and options.questions:
             files = [data_folder() / "mcqa" / f"{each}.jsonl" for each in QUESTIONS]
             asked = {"choices": files, "questions": options.questions}
-            _keep(model, f"{name}-questions", recipes, QUESTION_RATIOS, **asked)
+            few = [each for each in recipes if each in QUESTIONED]
+            _keep(model, f"{name}-questions", few, QUESTION_RATIOS, **asked)
+
+
+def _recipe(name: str) -> Any:
+    """A recipe by name: the library's, or one of `OWN`."""
+    from prunepath.recipes import Recipe
+
+    return Recipe(name=name, method="spp", config=OWN[name]) if name in OWN else name
 
 
 def _keep(
@@ -113,7 +133,7 @@ def _keep(
     found = prunepath.compare(
         model.source(),
         output=OUT / "field" / folder,
-        methods=recipes,
+        methods=[_recipe(each) for each in recipes],
         ratios=ratios,
         **model.request(),
         **more,
@@ -146,7 +166,7 @@ def _time_passes(model: FieldModel, recipes: list[str]) -> None:
     rows, work = Rows("field_seconds"), OUT / "field" / "seconds"
     known: dict[str, float] = {}
     for name in recipes:
-        recipe = find_recipe(name)
+        recipe = find_recipe(_recipe(name))
         if rows.has(model=model.title, recipe=name):
             continue
         seconds = 0.0
@@ -208,7 +228,7 @@ FIELD = {
             request=partial(_other, name),
             ratios=(0.2, 0.4, 0.5),
             seeds=(0, 1, 2),
-            more=("optin", "kwon"),
+            more=("optin", "kwon", "spp-coupled", "spp-authors"),
         )
         for name in ("minilm", "vit")
     },
