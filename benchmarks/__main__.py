@@ -10,7 +10,6 @@ from benchmarks import (
     optin_cost,
     optin_quality,
     optin_spp,
-    quality,
     render,
     search_speed,
     task_speed,
@@ -18,7 +17,6 @@ from benchmarks import (
 )
 
 BENCHMARKS = {
-    "quality": quality.main,
     "search_speed": search_speed.main,
     "tasks": tasks.main,
     "task_speed": task_speed.main,

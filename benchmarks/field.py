@@ -57,7 +57,7 @@ RECIPES = (
     "spp-fisher",
     "spp-flow",
 )
-OWN = {  # settings that are no recipe of the library
+OWN: dict[str, dict[str, Any]] = {  # settings that are no recipe of the library
     "spp-fisher": {"curvature": "fisher"},
     "spp-flow": {"curvature": "fisher", "solver": "flow"},
     "spp-coupled": {"dynamics": "coupled", "max_steps": 200, "batches_per_step": 1},
