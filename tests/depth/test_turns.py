@@ -173,14 +173,16 @@ def test_an_expert_that_all_tokens_share_is_not_compared_with_other_experts() ->
     case = CASES["qwen2-moe"]
     model, batch = case.build(), case.inputs(2, 10)
     sums = measured(case, batch)
-    layer = "model.layers.0"
-    names = [layer, f"{layer}.self_attn", f"{layer}.mlp.shared_expert_gate", f"{layer}.mlp.shared_expert"]
-    states = heard(model, names, batch)
-    stream = states[layer][0] + states[f"{layer}.self_attn"][1]
-    share = torch.sigmoid(states[names[2]][1]) * states[names[3]][1]
-    (key,) = (key for key in sums.influence if "shared_expert" in key and key.startswith(layer + "."))
-    expected = mean_cosine(stream.flatten(0, 1), stream.flatten(0, 1) + share.reshape(-1, share.shape[-1]))
-    assert float(mean_distances(sums.influence[key], "cosine")) == pytest.approx(expected, rel=1e-5)
+    key = next(key for key in sums.influence if key.endswith("shared_expert"))
+    block, layer = key.removesuffix(".shared_expert"), key.removesuffix(".mlp.shared_expert")
+    attention, gate = f"{layer}.self_attn", f"{block}.shared_expert_gate"
+    states = heard(model, [layer, attention, gate, key], batch)
+    stream = (states[layer][0] + states[attention][1]).flatten(0, 1)
+    share = (torch.sigmoid(states[gate][1]) * states[key][1]).reshape(stream.shape)
+    real = batch["attention_mask"].bool().flatten()
+    expected = mean_cosine(stream[real], (stream + share)[real])
+    found = mean_distances(sums.influence[key], "cosine")
+    assert float(found) == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_backward_pass_changes_nothing() -> None:
