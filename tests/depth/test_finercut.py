@@ -1,4 +1,4 @@
-"""`finercut`: replayed answers are those of whole passes, for half the work; the order is greedy."""
+"""`finercut`: replayed answers are those of whole passes, for half the work, in greedy order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`block-influence`: layers leave whole, sub-layers alone, and what cannot be ordered is refused."""
+"""`block-influence`: layers leave whole, sub-layers alone; what has no order is refused."""
 
 from __future__ import annotations
 

@@ -161,5 +161,7 @@ def test_more_kinds_never_do_more_damage_by_their_own_account(name: str) -> None
         for kinds, selection in kept.items()
     }
     # A sub-layer is a large step, so the budget may be met by a little more than needed.
-    largest = max(float(found.damage[g.name].sum()) for g in found.structure.groups if g.is_sublayer)
+    largest = max(
+        float(found.damage[g.name].sum()) for g in found.structure.groups if g.is_sublayer
+    )
     assert damages[MIXED] <= damages[FINE] + largest

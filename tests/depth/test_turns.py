@@ -35,7 +35,9 @@ def mean_angle(before: Tensor, after: Tensor) -> float:
     return float(cosine.clamp(-1, 1).arccos().mean() / torch.pi)
 
 
-def heard(model: Any, names: list[str], batch: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+def heard(
+    model: Any, names: list[str], batch: dict[str, Tensor]
+) -> dict[str, tuple[Tensor, Tensor]]:
     """First tensors in and out of modules."""
     found: dict[str, tuple[Tensor, Tensor]] = {}
 

@@ -197,7 +197,7 @@ class Method:
         return True
 
     def scored_groups(self, structure: Structure) -> tuple[UnitGroup, ...]:
-        """The groups of a model it scores: what `scores` says, where that is all there is to say."""
+        """The groups of a model it scores; for a choice that a group alone does not tell."""
         return tuple(group for group in structure.groups if self.scores(group))
 
     def rank(self, context: SearchContext) -> Ranking:

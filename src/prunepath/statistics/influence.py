@@ -5,8 +5,9 @@ before its residual add and the sum x + s behind it, s being what is added (norm
 the family does that first). Where a norm stands behind the sum (post-norm), x + s is taken before
 that norm, which stays when the sub-layer goes; a layer's own output is behind it.
 
-Every token gives two numbers: the cosine distance 1 - cos(a, b) and the angle arccos(cos(a, b)) / pi,
-from chords of unit vectors, so that vectors which hardly differ are told apart in float32, too:
+Every token gives two numbers: the cosine distance 1 - cos(a, b), and the angle
+arccos(cos(a, b)) / pi. They come from chords of unit vectors, so that vectors which hardly differ
+are told apart in float32, too:
 
     1 - cos = |u - v|^2 / 2,    angle = 2 atan2(|u - v|, |u + v|) / pi    (Kahan).
 
@@ -69,9 +70,7 @@ def mean_distances(sums: Tensor, distance: str) -> Tensor:
 
 
 @contextmanager
-def reading_influence(
-    model: nn.Module, structure: Structure, recorder: Recorder
-) -> Iterator[None]:
+def reading_influence(model: nn.Module, structure: Structure, recorder: Recorder) -> Iterator[None]:
     """Add to `influence` (layers and sub-layers, by path) and `blocks` (stacks, by path).
 
     Layers are wrapped, not hooked: with checkpointing they run twice, and this is the run their

@@ -1,9 +1,9 @@
 """Where a layer adds what its sub-layers say to its residual stream, found by watching it run.
 
-No table says it: some families scale or norm what a sub-layer says before they add it, some norm the
-sum, some add attention and FFN in one expression, some flatten tokens or undo windows on the way. So
-what comes out of a consumer is followed through every function it passes until it is added to a
-tensor of the same shape that none of it is in: the residual stream.
+No table says it: some families scale or norm what a sub-layer says before they add it, some norm
+the sum, some add attention and FFN in one expression, some flatten tokens or undo windows on the
+way. So what comes out of a consumer is followed through every function it passes until it is added
+to a tensor of the same shape that none of it is in: the residual stream.
 
 Shapes: ... any leading axes, d the residual width.
 """
@@ -67,7 +67,7 @@ class ResidualAdds(TorchFunctionMode):
             output = func(*args)
             self._said.pop(id(output), None)  # added in place: it is the stream from now on
             return output
-        # Written into by name: the old values of an operand are wanted after it has changed.
+        # A name that ends with _ may write into an operand, whose old values are still wanted.
         said = _together(carried, keep=name.endswith("_"))
         output = func(*args, **(kwargs or {}))
         written = [args[0]] if name in _WRITES else []
@@ -85,7 +85,9 @@ def _together(carried: list[tuple[Tensor, _Said]], *, keep: bool) -> _Said:
     meet, what each of them adds is settled."""
     places = {place for _, said in carried for place in said}
     if len(places) == 1:
-        settled = next((own for _, said in carried for own in said.values() if own is not None), None)
+        settled = next(
+            (own for _, said in carried for own in said.values() if own is not None), None
+        )
         return dict.fromkeys(places, settled)
     return {
         place: (tensor.clone() if keep else tensor) if own is None else own

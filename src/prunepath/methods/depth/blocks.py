@@ -2,11 +2,10 @@
 
 Gromov et al. (2024, arXiv 2403.17887) remove n layers at once: those from l on for which the stream
 that enters layer l and the stream that leaves layer l + n - 1 are at the smallest angle, for every n
-anew. Blocks of different n need not lie inside each other, and a path is one order. So the choice is
-exactly theirs at one n, the target; a smaller block lies in that one, a larger one around it:
+anew. Blocks of different n need not lie inside each other, and a path is one order. So the choice
+is exactly theirs at one n, the target; a smaller block lies in that one, a larger one around it:
 inwards, the end is given up without which the rest is closer; outwards, the neighbour is added with
-which the whole is closer. What
-they would choose at every n is told beside the order.
+which the whole is closer. What they would choose at every n is told beside the order.
 
 Shapes: L layers of a stack.
 """

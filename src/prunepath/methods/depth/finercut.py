@@ -126,7 +126,9 @@ class FinerCut(Method):
         groups = self.scored_groups(context.structure)
         store = RunState(context, "finercut", config.to_dict())
         with frozen(context.model):
-            greedy = Greedy(context, shortened(trimmed(few), config.tokens), groups, config.distance)
+            greedy = Greedy(
+                context, shortened(trimmed(few), config.tokens), groups, config.distance
+            )
             found = greedy.run(config.steps, store)
         return Ranking(
             damage=_damages(groups, found),

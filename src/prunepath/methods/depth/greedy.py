@@ -29,7 +29,7 @@ from prunepath.methods.optin.scene import repeated
 from prunepath.methods.optin.tape import CallTape
 from prunepath.methods.run_state import RunState
 from prunepath.progress import note, track
-from prunepath.structure.gates import frozen, gated
+from prunepath.structure.gates import gated
 from prunepath.structure.units import UnitGroup
 
 __all__ = ["Greedy", "Removals"]

@@ -3,8 +3,8 @@
     BI_l = 1 - mean over tokens of cos(x_l, x_{l+1})        (ShortGPT, arXiv 2403.03853)
 
 with x_l what enters layer l. The same of single sub-layers, between the stream before and behind
-their residual add, is the criterion of He et al. (2024, arXiv 2406.15786). With `blocks` whole runs of
-layers are compared (`blocks.py`).
+their residual add, is the criterion of He et al. (2024, arXiv 2406.15786). With `blocks` whole runs
+of layers are compared (`blocks.py`).
 """
 
 from __future__ import annotations
@@ -83,9 +83,9 @@ class BlockInfluence(Method):
     """How far a layer or a sub-layer turns the residual stream, on dense statistics.
 
     Deviations: ShortGPT and Gromov et al. take the stream of decoders; here every stack of any
-    family is taken by itself, encoders that norm last included. Gromov et al. look at the last token
-    of a sample; here all tokens count. Their heuristic (drop from the last but one layer inwards) is
-    not offered.
+    family is taken by itself, encoders that norm last included. Gromov et al. look at the last
+    token of a sample; here all tokens count. Their heuristic (drop from the last but one layer
+    inwards) is not offered.
     """
 
     name = "block-influence"
@@ -112,7 +112,9 @@ class BlockInfluence(Method):
     def rank(self, context: SearchContext) -> Ranking:
         groups = self.scored_groups(context.structure)
         if self.config.unit == "sublayer":
-            damage = {g.name: self._turn(context, g.place, f"the sub-layer '{g.name}'") for g in groups}
+            damage = {
+                g.name: self._turn(context, g.place, f"the sub-layer '{g.name}'") for g in groups
+            }
             return Ranking(damage=_arrays(damage), order="damage")
         layers = whole_layers(context.structure)
         if self.config.blocks:
@@ -151,9 +153,9 @@ class BlockInfluence(Method):
         """Layer -> the distance of the block that is gone with it, and what is told about it."""
         by_stack: dict[str, dict[int, str]] = {}
         for path, groups in layers.items():
-            by_stack.setdefault(context.structure.stack_of(groups[0]).path, {})[
-                groups[0].layer
-            ] = path
+            by_stack.setdefault(context.structure.stack_of(groups[0]).path, {})[groups[0].layer] = (
+                path
+            )
         scores: dict[str, float] = {}
         told: dict[str, Any] = {}
         for stack, paths in by_stack.items():
