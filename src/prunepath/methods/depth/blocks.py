@@ -1,7 +1,7 @@
 """Runs of layers that lie side by side: which to remove, as one nested order.
 
-Gromov et al. (arXiv 2403.17887) remove n layers at once: those from l on for which the stream
-that enters layer l and the stream that leaves layer l + n - 1 are at the smallest angle, for every n
+Gromov et al. (arXiv 2403.17887) remove n layers at once: those from l on for which the stream that
+enters layer l and the stream that leaves layer l + n - 1 are at the smallest angle, for every n
 anew. Blocks of different n need not lie inside each other, and a path is one order. So the choice
 is exactly theirs at one n, the target; a smaller block lies in that one, a larger one around it:
 inwards, the end is given up without which the rest is closer; outwards, the neighbour is added with
