@@ -122,6 +122,11 @@ class SolutionPath:
         """`"damage per cost"`, or `"damage"` where damages order units of all costs already."""
         return str(self.provenance.extra.get("order", "damage per cost"))
 
+    @property
+    def together(self) -> tuple[tuple[str, ...], ...]:
+        """Names of groups of one unit each that leave in one step (the sub-layers of a layer)."""
+        return tuple(tuple(names) for names in self.provenance.extra.get("together", ()))
+
     @cached_property
     def removal_order(self) -> list[tuple[str, int]]:
         """All units, (group name, unit index), first removed first."""

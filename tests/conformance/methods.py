@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["METHODS"]
+__all__ = ["DEPTH", "METHODS"]
 
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "spp": ("spp", {}),
@@ -36,4 +36,13 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "residual-flap": ("residual", {"repair": "bias", "metric": "wifv", "standardise": "zscore"}),
     "residual-both": ("residual", {"repair": "linear+bias", "rounds": 4}),
+    "influence": ("block-influence", {}),
+    "influence-sublayers": ("block-influence", {"unit": "sublayer", "distance": "angular"}),
+    "influence-blocks": ("block-influence", {"distance": "angular", "blocks": True}),
+    "finercut": ("finercut", {}),
+    "finercut-kl": ("finercut", {"distance": "kl", "tokens": 12}),
+    "finercut-some": ("finercut", {"distance": "angular", "steps": 2, "samples": 2}),
 }
+
+DEPTH = ("block-influence", "finercut")
+"""Methods that order whole sub-layers and nothing inside them."""

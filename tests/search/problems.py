@@ -16,7 +16,14 @@ from prunepath.structure.discover import discover
 from prunepath.structure.gates import frozen
 from prunepath.tasks.causal_lm import CAUSAL_LM
 
-EVERYTHING = Wanted(gradients=True, moments=True, output_gradients=True, weights=True)
+EVERYTHING = Wanted(
+    gradients=True,
+    moments=True,
+    output_gradients=True,
+    weights=True,
+    influence=True,
+    blocks=True,
+)
 
 
 def context_of(model: Any, ids: Tensor, **changes: Any) -> SearchContext:

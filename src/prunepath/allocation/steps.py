@@ -176,7 +176,22 @@ def build_steps(path: SolutionPath, options: StepOptions) -> list[Step]:
                 )
         else:
             sequences.extend(_group_steps(path, group, options) for group in groups)
-    return _merge(sequences)
+    return _merge(_joined(path, sequences))
+
+
+def _joined(path: SolutionPath, sequences: list[list[Step]]) -> list[list[Step]]:
+    """Groups that leave together as one sequence of one step, in the place of their first."""
+    if not path.together:
+        return sequences
+    bound = {name: names for names in path.together for name in names}
+    found: dict[tuple[str, ...], list[list[Step]]] = {}
+    for number, steps in enumerate(sequences):
+        name = steps[0].removed[0][0].name if steps else ""
+        found.setdefault(bound.get(name, (str(number),)), []).append(steps)
+    return [
+        _across_layers("sub-layer", parts) if len(parts) > 1 else parts[0]
+        for parts in found.values()
+    ]
 
 
 def positions_per_unit(structure: Structure, group: UnitGroup) -> int:

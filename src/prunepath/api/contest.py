@@ -120,19 +120,24 @@ class Contest:
         """
         from prunepath.api.ranking import rank_units
         from prunepath.api.recipes import find_recipe, make_method
+        from prunepath.methods.scope import scored_part
         from prunepath.statistics.sums import Statistics
 
         probe = find_recipe("random")
         method = make_method(probe)
         provenance = calibration.provenance(probe, method)
-        path = rank_units(calibration, Statistics(), method, provenance, self.work)
         tried: list[Any] = []
         for recipe in recipes:
+            structure = scored_part(self._dense.structure, make_method(recipe))
+            dense = replace(calibration.dense, structure=structure)
+            path = rank_units(
+                replace(calibration, dense=dense), Statistics(), method, provenance, self.work
+            )
             said = replace(provenance, recipe=recipe.to_dict())
             shop = self._shop(replace(path, provenance=said))
-            if shop.options not in tried:
+            if (shop.options, path.structure.groups) not in tried:
                 shop.allocate(budget)
-                tried.append(shop.options)
+                tried.append((shop.options, path.structure.groups))
 
     def dense_row(self, seed: int) -> ComparisonRow:
         """The model all others are cut from."""

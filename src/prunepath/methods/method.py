@@ -131,6 +131,8 @@ class Ranking:
         order: what orders units of different costs where there are no times: `"damage per cost"`,
             or `"damage"` for methods whose numbers are an order already (z-scores, parts of a
             group). It is kept in `extra`: allocation must not divide by costs then, either.
+        together: groups of one unit each that leave in one step where several of them may leave at
+            all (the sub-layers of a layer); kept in `extra`, for allocation.
     """
 
     damage: Mapping[str, FloatArray]
@@ -138,10 +140,16 @@ class Ranking:
     extra: Mapping[str, Any] = field(default_factory=dict)
     companions: Mapping[str, Companion] = field(default_factory=dict)
     order: str = "damage per cost"
+    together: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
+        said: dict[str, Any] = {}
         if self.order != "damage per cost":
-            object.__setattr__(self, "extra", {**self.extra, "order": self.order})
+            said["order"] = self.order
+        if self.together:
+            said["together"] = [list(names) for names in self.together]
+        if said:
+            object.__setattr__(self, "extra", {**self.extra, **said})
 
 
 class Method:
@@ -188,6 +196,10 @@ class Method:
         """Whether it can score the units of a group; `scope` says in words which it can."""
         return True
 
+    def scored_groups(self, structure: Structure) -> tuple[UnitGroup, ...]:
+        """The groups of a model it scores; for a choice that a group alone does not tell."""
+        return tuple(group for group in structure.groups if self.scores(group))
+
     def rank(self, context: SearchContext) -> Ranking:
         """Score all units of the groups it scores; the context's structure has no others."""
         raise NotImplementedError
@@ -221,6 +233,8 @@ for _name, _target in {
     "residual": "prunepath.methods.residual:Residual",
     "gblm": "prunepath.methods.gblm:Gblm",
     "pq": "prunepath.methods.pq:Pq",
+    "block-influence": "prunepath.methods.depth.influence:BlockInfluence",
+    "finercut": "prunepath.methods.depth.finercut:FinerCut",
 }.items():
     METHODS.register(_name, _target)
 

@@ -24,7 +24,7 @@ def scored_part(structure: Structure, method: Method) -> Structure:
     Raises:
         RequestError: it scores nothing in this model.
     """
-    groups = tuple(group for group in structure.groups if method.scores(group))
+    groups = method.scored_groups(structure)
     if len(groups) == len(structure.groups):
         return structure
     if not groups:
@@ -33,7 +33,8 @@ def scored_part(structure: Structure, method: Method) -> Structure:
             f"kinds {', '.join(structure.kinds)} alone; use another method"
         )
     reason = f"the method '{method.name}' scores {method.scope}"
-    dropped = (group for group in structure.groups if not method.scores(group))
+    kept = {group.name for group in groups}
+    dropped = (group for group in structure.groups if group.name not in kept)
     left = [
         LeftAlone(module=f"{group.place}#{group.kind}", params=0, reason=reason)
         for group in dropped

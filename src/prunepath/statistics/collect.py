@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from prunepath.data.samples import Samples
 from prunepath.statistics.gate_gradients import reading_gates
+from prunepath.statistics.influence import reading_influence
 from prunepath.statistics.sums import Statistics
 from prunepath.statistics.weights import reading_weights
 from prunepath.structure.matrices import own_inputs
@@ -53,12 +54,16 @@ class Wanted:
         moments: second moments of consumer inputs.
         output_gradients: second moments of consumer output gradients.
         weights: per-sample weight gradients, reduced to rows and columns (`statistics/weights.py`).
+        influence: how far layers and sub-layers turn the residual stream.
+        blocks: how far all runs of layers do (`statistics/influence.py`).
     """
 
     gradients: bool = True
     moments: bool = True
     output_gradients: bool = True
     weights: bool = False
+    influence: bool = False
+    blocks: bool = False
 
     def __or__(self, other: Wanted) -> Wanted:
         """What either wants: one pass for several methods."""
@@ -177,6 +182,8 @@ def recording(
                 stack.callback(handle.remove)
         if wanted.weights:
             stack.enter_context(reading_weights(model, structure, recorder))
+        if wanted.influence or wanted.blocks:  # last: it follows what all other hooks leave
+            stack.enter_context(reading_influence(model, structure, recorder))
         yield recorder
 
 

@@ -43,6 +43,10 @@ class Statistics:
         weight_gradients: linear map and side (`weights.weight_key`) -> sum over samples of |w g|,
             g the sample's weight gradient, added up over the other side, (out,) or (in,).
         weight_fisher: the same of (w g)^2.
+        influence: layer or sub-layer -> how far it turns the residual stream: sums over tokens of
+            the cosine distance and of the angle in parts of pi, and the number of tokens, (3,).
+        blocks: stack of L layers -> the same between what enters a layer and what leaves another,
+            (3, L, L), zeros where the second is not behind the first.
     """
 
     tokens: int = 0
@@ -59,6 +63,8 @@ class Statistics:
     input_squares: dict[str, Tensor] = field(default_factory=dict)
     weight_gradients: dict[str, Tensor] = field(default_factory=dict)
     weight_fisher: dict[str, Tensor] = field(default_factory=dict)
+    influence: dict[str, Tensor] = field(default_factory=dict)
+    blocks: dict[str, Tensor] = field(default_factory=dict)
 
     def add_(self, table: str, key: str, value: Tensor) -> None:
         """Add to one sum, on the device the sum lives on."""
@@ -206,4 +212,6 @@ _TABLES = (
     "input_squares",
     "weight_gradients",
     "weight_fisher",
+    "influence",
+    "blocks",
 )

@@ -32,6 +32,7 @@ class CausalLM(Task):
     auto_classes = ("AutoModelForCausalLM",)
     architectures = ("ForCausalLM", "LMHeadModel")
     loss_rows = "token"
+    distribution = True
     skip_first = True
     counts = Counts(windows=32, refit=8, holdout=2, moments=64, evaluation=24, batch=1)
     metric_name = "perplexity"
@@ -64,6 +65,9 @@ class CausalLM(Task):
         if objective == "kl":
             return draw_labels_(output, generator, _counting(samples))
         return take_labels_(output, *_next_tokens(samples))
+
+    def counted(self, output: Tensor, samples: Samples) -> Tensor | None:
+        return _counting(samples)
 
     def distance(self, output: Tensor, dense: Tensor, samples: Samples) -> Tensor:
         from prunepath.statistics.objective import kl_to_dense

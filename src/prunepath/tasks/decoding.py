@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NO_LABEL",
+    "counting",
     "decoder_inputs",
     "draw_tokens",
     "label_rectangle",
@@ -144,7 +145,7 @@ def draw_tokens(
     from prunepath.statistics.objective import draw_labels_, require_objective, take_labels_
 
     require_objective(objective)
-    keep = _counting(samples)
+    keep = counting(samples)
     if objective == "kl":
         return draw_labels_(output, generator, keep)
     return take_labels_(output, needed_labels(samples).clamp(min=0), keep)
@@ -154,7 +155,7 @@ def token_distance(output: Tensor, dense: Tensor, samples: Samples) -> Tensor:
     """`Task.distance` over the decoder's logits, (B, T, V)."""
     from prunepath.statistics.objective import kl_to_dense
 
-    return kl_to_dense(output, dense, _counting(samples))
+    return kl_to_dense(output, dense, counting(samples))
 
 
 def token_loss(output: Tensor, samples: Samples) -> Tensor:
@@ -181,7 +182,8 @@ def needed_labels(samples: Samples) -> Tensor:
     return samples.labels
 
 
-def _counting(samples: Samples) -> Tensor:
+def counting(samples: Samples) -> Tensor:
+    """Positions of the answer that are no padding, bool (B, T)."""
     return samples.inputs["decoder_attention_mask"].bool()
 
 

@@ -40,6 +40,7 @@ class ImageClassification(Task):
     auto_classes = ("AutoModelForImageClassification",)
     architectures = ("ForImageClassification", "ForImageClassificationWithTeacher")
     pools_patches = True
+    distribution = True
     counts = Counts(windows=320, refit=256, holdout=64, moments=512, evaluation=None, batch=16)
     metric_name = "accuracy"
 

@@ -41,6 +41,7 @@ class MaskedLM(Task):
     auto_classes = ("AutoModelForMaskedLM",)
     architectures = ("ForMaskedLM",)
     loss_rows = "token"
+    distribution = True
     counts = Counts(windows=128, refit=32, holdout=16, moments=128, evaluation=None, batch=8)
     metric_name = "accuracy"
 
@@ -120,6 +121,9 @@ class MaskedLM(Task):
             return draw_labels_(output, generator, _counting(samples))
         labels = _needed(samples)
         return take_labels_(output, labels.clamp(min=0), labels != NOT_HIDDEN)
+
+    def counted(self, output: Tensor, samples: Samples) -> Tensor | None:
+        return _counting(samples)
 
     def distance(self, output: Tensor, dense: Tensor, samples: Samples) -> Tensor:
         from prunepath.statistics.objective import kl_to_dense

@@ -49,6 +49,7 @@ class Segmentation(Task):
         "ForUniversalSegmentation",
         "ForInstanceSegmentation",
     )
+    distribution = True
     counts = Counts(windows=64, refit=16, holdout=16, moments=32, evaluation=None, batch=2)
     metric_name = "mean IoU"
 
@@ -101,6 +102,9 @@ class Segmentation(Task):
         keep = _counting(samples, output)
         pixels = keep.flatten(1).sum(1).clamp(min=1).view(-1, 1, 1, 1)
         return fisher_probe(output, generator, keep) / pixels.sqrt().to(output.dtype)
+
+    def counted(self, output: Tensor, samples: Samples) -> Tensor | None:
+        return _counting(samples, output)
 
     def distance(self, output: Tensor, dense: Tensor, samples: Samples) -> Tensor:
         """Mean over images of the mean KL(dense || own) per pixel, in nats."""

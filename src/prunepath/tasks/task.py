@@ -106,6 +106,8 @@ class Task:
     """Whether the loss has one term per token or one per sample: what a gate gradient sums over."""
     skip_first: ClassVar[bool] = False
     """Whether position 0 is an attention sink that would be the only thing a refit fits."""
+    distribution: ClassVar[bool] = False
+    """Whether every row of its answer holds the logits of one distribution, on the last axis."""
     pools_patches: ClassVar[bool] = False
     """Whether its answer pools the patches of an image, so that patches may merge on the way."""
     counts: ClassVar[Counts]
@@ -157,6 +159,10 @@ class Task:
     def distance(self, output: Tensor, dense: Tensor, samples: Samples) -> Tensor:
         """Mean distance per loss row to the dense model's answer: a scalar, differentiable."""
         raise NotImplementedError
+
+    def counted(self, output: Tensor, samples: Samples) -> Tensor | None:
+        """Which rows of an answer count, bool over its axes but the last; None: all of them."""
+        return None
 
     def loss(self, output: Tensor, samples: Samples) -> Tensor:
         """Mean loss per loss row on the data's labels: a scalar, differentiable."""

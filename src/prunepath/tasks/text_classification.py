@@ -52,6 +52,7 @@ class TextClassification(Task):
     auto_classes = ("AutoModelForSequenceClassification",)
     architectures = ("ForSequenceClassification",)
     loss_rows = "sample"
+    distribution = True
     counts = Counts(windows=2048, refit=256, holdout=128, moments=4096, evaluation=None, batch=32)
     metric_name = "accuracy"
 

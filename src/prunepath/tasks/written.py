@@ -19,6 +19,7 @@ class Written(Task):
     """A task whose output is the decoder's logits (B, T, V); padding of the answer never counts."""
 
     loss_rows = "token"
+    distribution = True
 
     def draw(
         self, output: Tensor, samples: Samples, objective: str, generator: torch.Generator
@@ -26,6 +27,11 @@ class Written(Task):
         from prunepath.tasks.decoding import draw_tokens
 
         return draw_tokens(output, samples, objective, generator)
+
+    def counted(self, output: Tensor, samples: Samples) -> Tensor | None:
+        from prunepath.tasks.decoding import counting
+
+        return counting(samples)
 
     def distance(self, output: Tensor, dense: Tensor, samples: Samples) -> Tensor:
         from prunepath.tasks.decoding import token_distance
