@@ -131,7 +131,7 @@ class Contest:
             said = replace(provenance, recipe=recipe.to_dict())
             shop = self._shop(replace(path, provenance=said))
             if shop.options not in tried:
-                shop.allocate(budget)
+                shop.foresee(budget)
                 tried.append(shop.options)
 
     def dense_row(self, seed: int) -> ComparisonRow:
@@ -219,7 +219,7 @@ class Contest:
         from prunepath.errors import PathFileError
         from prunepath.path import SolutionPath
 
-        if shop.rearrange:  # exchanged by draws of the seed
+        if shop.rearrange or shop.measures:  # by draws of the seed
             return None
         for seed in dict.fromkeys(seed for name, seed, _ in self._rows if name == recipe.name):
             try:
