@@ -236,3 +236,43 @@ def test_a_rule_of_the_user_forgets_the_settings_of_the_recipe() -> None:
     assert settled(recipe.extraction, {"rule": "curves"})[0]["rule_set"] == {}
     assert find_recipe("spp+curves").extraction == {"rule": "curves"}
     assert rule_settings("evolution", {"generations": 2}).to_dict()["generations"] == 2
+
+
+@every_rule
+def test_the_page_lists_every_setting_with_its_default(rule: str) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "budgets.md").read_text(encoding="utf-8")
+    rows = page.split(f"| *{rule}* ")[1].split("\n| *")[0].split("\n\n")[0]
+    for name, value in rule_settings(rule, {}).to_dict().items():
+        assert f"`{name}` | {str(value).lower()} |" in rows
+
+
+def test_a_comparison_measures_by_the_rule_of_a_recipe(
+    model_folder: Path, text_file: Path, tmp_path: Path, tiny_text: str
+) -> None:
+    other = tmp_path / "other.txt"
+    other.write_text("Something else is said here, and never there. " * 60, encoding="utf-8")
+    rows = prunepath.compare(
+        model_folder,
+        output=tmp_path / "table",
+        methods=["magnitude", "rd"],
+        ratios=[0.2],
+        data=text_file,
+        evaluation_data=other,
+        evaluation_windows=2,
+        **SEARCH,
+    )
+    by_name = {row.recipe: row for row in rows}
+    assert set(by_name) == {"dense", "random", "magnitude", "rd"}
+    assert by_name["rd"].ratio >= 0.2
+    assert by_name["rd"].quality != by_name["magnitude"].quality
+
+
+def test_a_recipe_shows_the_settings_of_its_rule(capsys: pytest.CaptureFixture[str]) -> None:
+    from prunepath.cli.show_recipes import recipe_text
+
+    recipe_text(find_recipe("tyr"))
+    text = capsys.readouterr().out
+    assert "settings of the rule evolution, for extract:" in text
+    assert "--rule-set stages=1:3,4:1" in text
+    recipe_text(find_recipe("fisher"))
+    assert "--rule-set" not in capsys.readouterr().out
