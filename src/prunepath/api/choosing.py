@@ -73,6 +73,7 @@ class Chooser:
         """
         from prunepath.allocation.allocate import Choice
 
+        self._passes = 0  # of what is not the gated model's own
         rules = {"curves": self._curves, "evolution": self._evolution, "shares": self._shares}
         model = self._gated()
         before = model.passes
@@ -83,11 +84,14 @@ class Chooser:
             "distance": model.distance(ladders.selection(counts), int(samples)),
             "sub-layers changed": sum(a != b for a, b in zip(counts, start, strict=True)),
             **found,
-            "forward passes": found.get("forward passes", 0) + model.passes - before,
         }
+        figures["forward passes"] = self._passes + model.passes - before
         return Choice(
             counts=counts,
-            figures={name: float(f"{value:.5g}") for name, value in figures.items()},
+            figures={
+                name: value if isinstance(value, int) else float(f"{value:.5g}")
+                for name, value in figures.items()
+            },
         )
 
     def _curves(
@@ -162,6 +166,8 @@ class Chooser:
         missing = [name for names in linears for name in names if name not in self._noise]
         if missing:
             count = min(settings.samples, len(self._samples)) or len(self._samples)
+            batches = -(-count // self._task.counts.batch)
+            self._passes = batches * (1 + 2 * len(missing))
             self._noise |= noise_scores(
                 self._dense,
                 self._task,
