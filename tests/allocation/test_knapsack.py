@@ -227,7 +227,9 @@ def test_steps_that_cost_differently() -> None:
 
 
 def test_options_refused() -> None:
-    with pytest.raises(RequestError, match="unknown rule 'best'; use 'order' .* or 'knapsack'"):
+    with pytest.raises(
+        RequestError, match="unknown rule 'best'; use 'order' .*, 'knapsack' .* or 'shares'"
+    ):
         StepOptions(rule="best")
     with pytest.raises(RequestError, match="measured latency does not; use --macs, --params"):
         allocate(random_path(encoder()), Budget.parse("latency", "50%"), SINGLE)

@@ -276,7 +276,10 @@ def test_what_the_refusal_names_can_be_asked_for(path_folder: Path) -> None:
         ({"ratio": 0.3, "layout": "even"}, "unknown layout 'even'; use 'uniform'"),
         ({"ratio": 0.3, "refit": "best"}, "unknown refit 'best'; use one of sequential, moments"),
         ({"ratio": 0.3, "bias": True}, "biases are fitted from moments"),
-        ({"ratio": 0.3, "rule": "best"}, "unknown rule 'best'; use 'order' .* or 'knapsack'"),
+        (
+            {"ratio": 0.3, "rule": "best"},
+            "unknown rule 'best'; use 'order' .*, 'knapsack' .* or 'shares'",
+        ),
         ({"ratio": 0.3, "kinds": ["row"]}, "unknown unit kind 'row'; this path has .*ffn_channel"),
         ({"ratio": 0.3, "multiple": 0}, "multiple is 0; widths are multiples of 1 or more"),
         ({"ratio": 0.3, "floor": -1}, "floor is -1; a width cannot be below 0"),

@@ -31,7 +31,13 @@ def card(
     half = Cost(params=1000, macs=2000, weight_bytes=4000, kv_bytes_per_token=kv // 2)
     options = SimpleNamespace(sequence_length=512, layout="per-layer", multiple=8, rule="order")
     allocation: Any = SimpleNamespace(
-        tokens=None, dense=dense, cost=half, options=options, budget="params=50%", ratio=0.5
+        tokens=None,
+        dense=dense,
+        cost=half,
+        options=options,
+        budget="params=50%",
+        ratio=0.5,
+        measured={},
     )
     provenance = Provenance(
         method="spp",

@@ -1,20 +1,22 @@
 """Path and budget in, selection out: the largest prefix of the removal steps that fits.
 
 Costs only fall as steps are made, so the first prefix at or under the budget is found by
-bisection over exactly counted costs; the budget is never exceeded by rounding or estimation. The
-rule `knapsack` chooses otherwise from the same steps.
+bisection over exactly counted costs; the budget is never exceeded by rounding or estimation. Other
+rules choose otherwise from the same steps (`allocation.rules`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from prunepath.allocation.budget import Budget, describe, metric_value
 from prunepath.allocation.knapsack import default_classes, fewest_damage, kept_damage
+from prunepath.allocation.ladders import Counts, Ladders
 from prunepath.allocation.legal import merge_illegal_steps
+from prunepath.allocation.rules import MEASURING
 from prunepath.allocation.steps import Step, StepOptions, build_steps, default_kinds
 from prunepath.errors import BudgetError
 from prunepath.path import SolutionPath
@@ -23,10 +25,27 @@ from prunepath.structure.cost import Cost, cost_of
 from prunepath.structure.selection import Selection, everything
 from prunepath.structure.tokens import TokenSchedule
 
-__all__ = ["Allocation", "LatencyOf", "allocate", "dense_value"]
+__all__ = ["Allocation", "Choice", "Choose", "LatencyOf", "allocate", "dense_value"]
 
 LatencyOf = Callable[..., float]
 """Seconds of a selection; where tokens merge, of a selection and their schedule."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What a rule that measures chose.
+
+    Args:
+        counts: steps of every ladder.
+        figures: what it measured, name -> value.
+    """
+
+    counts: Counts
+    figures: Mapping[str, float]
+
+
+Choose = Callable[[Ladders, Counts, float], Choice]
+"""Ladders, what the order takes of each, and what must be saved -> what is chosen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +64,7 @@ class Allocation:
         damage_kept: rule -> sum of the damages of all units it keeps (`kept_damage`), in the
             path's unit; `"order"` always, for comparison, and the rule that was asked for.
         tokens: how many tokens every block merges; None: none.
+        measured: what a rule that runs the model measured, name -> value; empty for others.
     """
 
     selection: Selection
@@ -57,6 +77,7 @@ class Allocation:
     ratio: float
     damage_kept: Mapping[str, float]
     tokens: TokenSchedule | None = None
+    measured: Mapping[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
         metric = self.budget.metric
@@ -75,6 +96,7 @@ def allocate(
     latency_of: LatencyOf | None = None,
     tokens: TokenSchedule | None = None,
     biases: int = 0,
+    choose: Choose | None = None,
 ) -> Allocation:
     """The largest model of a path at or under a budget.
 
@@ -86,6 +108,7 @@ def allocate(
             increase when units are removed.
         tokens: how many tokens every block of the result merges; the budget counts that in.
         biases: numbers that a repair may add; the budget keeps room for them.
+        choose: runs the model, needed for the rules that do.
 
     Returns:
         The selection with its exact costs.
@@ -124,6 +147,16 @@ def allocate(
     if options.rule == "knapsack":
         selection = fewest_damage(path, steps, options, limit, value)
         damage_kept["knapsack"] = kept_damage(path, selection, kinds)
+    measured: Mapping[str, float] = {}
+    if options.rule in MEASURING:
+        required = value(everything(structure)) - limit
+        if required > 0:
+            assert choose is not None, "a rule that measures needs who does"
+            ladders = Ladders(structure, steps, budget.metric, length)
+            choice = choose(ladders, ladders.counts(selection), required)
+            selection, measured = ladders.selection(choice.counts), choice.figures
+            assert value(selection) <= limit, "what ladders save is exact"
+        damage_kept[options.rule] = kept_damage(path, selection, kinds)
     cost = cost_of(structure, selection, length, tokens=tokens)
     return Allocation(
         selection=selection,
@@ -136,6 +169,7 @@ def allocate(
         ratio=(dense_cost.params - cost.params) / structure.block_params,
         damage_kept=damage_kept,
         tokens=tokens,
+        measured=measured,
     )
 
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from prunepath.allocation.budget import metric_value
+from prunepath.allocation.rules import RULES, require_rule, rule_settings
 from prunepath.errors import RequestError
 from prunepath.path import SolutionPath
 from prunepath.structure.axes import IntArray
@@ -33,7 +35,6 @@ __all__ = [
 ]
 
 LAYOUTS = ("per-layer", "uniform")
-RULES = ("order", "knapsack")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +52,9 @@ class StepOptions:
         metric: what the steps are weighed by when groups are merged.
         sequence_length: tokens the metric is stated for.
         rule: `"order"` makes steps by damage per cost until the budget is met; `"knapsack"` makes
-            those of least damage in sum (`allocation.knapsack`).
+            those of least damage in sum (`allocation.knapsack`); the others measure
+            (`allocation.rules`).
+        rule_set: settings of the rule that differ from its usual ones.
     """
 
     layout: str = "per-layer"
@@ -61,6 +64,7 @@ class StepOptions:
     metric: str = "params"
     sequence_length: int = 512
     rule: str = "order"
+    rule_set: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.layout not in LAYOUTS:
@@ -76,16 +80,8 @@ class StepOptions:
             _share(self.floor)
         elif self.floor < 0:
             raise RequestError(f"floor is {self.floor}; a width cannot be below 0")
-        if self.rule not in RULES:
-            raise RequestError(
-                f"unknown rule '{self.rule}'; use 'order' (damage per cost, smaller budgets keep "
-                "subsets) or 'knapsack' (least sum of damages, of two kinds)"
-            )
-        if self.rule == "knapsack" and self.metric == "latency":
-            raise RequestError(
-                "the rule 'knapsack' needs costs that add up unit by unit, and measured latency "
-                "does not; use --macs, --params or --memory, or --rule order"
-            )
+        require_rule(self.rule, self.layout, self.metric)
+        rule_settings(self.rule, self.rule_set)
 
     def units_left(self, lane_width: int, positions: int) -> int:
         """Units that always stay of every lane of a group.

@@ -136,7 +136,7 @@ class Contest:
             said = replace(provenance, recipe=recipe.to_dict())
             shop = self._shop(replace(path, provenance=said))
             if (shop.options, path.structure.groups) not in tried:
-                shop.allocate(budget)
+                shop.foresee(budget)
                 tried.append((shop.options, path.structure.groups))
 
     def dense_row(self, seed: int) -> ComparisonRow:
@@ -224,7 +224,7 @@ class Contest:
         from prunepath.errors import PathFileError
         from prunepath.path import SolutionPath
 
-        if shop.rearrange:  # exchanged by draws of the seed
+        if shop.rearrange or shop.measures:  # by draws of the seed
             return None
         for seed in dict.fromkeys(seed for name, seed, _ in self._rows if name == recipe.name):
             try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,8 @@ def curve(
     label_field: str = "",
     split: str | None = None,
     refit: str | None = None,
+    rule: str | None = None,
+    rule_set: Mapping[str, Any] | None = None,
     speed: bool = False,
     model: Any = None,
     tokenizer: Any = None,
@@ -50,7 +52,7 @@ def curve(
         points: ratios, each the fraction of block parameters removed.
         layouts: layouts to cut every point with; by default that of the path's recipe.
         data, windows, window, text_field, label_field, split: what to measure on, see `evaluate`.
-        refit: see `extract`.
+        refit, rule, rule_set: see `extract`.
         speed: measure how fast every point runs, too.
         model, tokenizer, trust_remote_code, hub: the dense model, see `extract`.
         progress: who listens.
@@ -80,14 +82,22 @@ def curve(
         raise RequestError("no layouts were given; use per-layer, uniform or both")
     budgets = {point: Budget.from_ratio(point) for point in points}
     made = [
-        Workshop(path, layout=layout, sequence_length=window, refit=refit, progress=progress)
+        Workshop(
+            path,
+            layout=layout,
+            sequence_length=window,
+            refit=refit,
+            rule=rule,
+            rule_set=rule_set,
+            progress=progress,
+        )
         for layout in layouts or (None,)
     ]
     shops = {shop.options.layout: shop for shop in made}
     first = made[0]
     for shop in shops.values():  # refuse an impossible point before any work
         for budget in budgets.values():
-            shop.allocate(budget)
+            shop.foresee(budget)
     first.open(model, tokenizer=tokenizer, trust_remote_code=trust_remote_code, **hub)
     for shop in shops.values():
         shop.borrow(first)
@@ -103,7 +113,10 @@ def curve(
     for remark in samples.notes:
         note(progress, remark)
     folder = Path(output)
-    request = _request(first.path.fingerprint, samples.fingerprint, first.refit, f"speed={speed}")
+    asked = [first.path.fingerprint, samples.fingerprint, first.refit, f"speed={speed}"]
+    if first.options.rule != "order":
+        asked += [first.options.rule, *(f"{k}={v}" for k, v in first.options.rule_set.items())]
+    request = _request(*asked)
     done_file = folder / f"curve-{request}.jsonl"
     done = {row.name: row for row in read_rows(done_file)} if done_file.exists() else {}
 
@@ -152,7 +165,8 @@ def _row(
     else:
         made = shop.make(budget)
         model, ratio, cost = made.model, made.allocation.ratio, made.allocation.cost
-        note = f"refit {made.refit['kind']}"
+        rule = made.allocation.options.rule
+        note = ("" if rule == "order" else f"rule {rule}, ") + f"refit {made.refit['kind']}"
     timing = measured_speed(model, shop.task, window) if speed else None
     found = shop.task.evaluate(model, samples, progress=progress)
     return SizeRow(

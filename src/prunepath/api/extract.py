@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +65,7 @@ def extract(
     refit: str | None = None,
     bias: bool | None = None,
     rule: str | None = None,
+    rule_set: Mapping[str, Any] | None = None,
     rearrange: bool | None = None,
     token_share: float = 0.0,
     token_decay: float = 1.0,
@@ -97,8 +98,10 @@ def extract(
         refit: `"sequential"`, `"moments"` (one-shot), `"scales"` (one number per unit), `"bias"`
             (biases alone move) or `"none"`.
         bias: let `"moments"` move biases, too.
-        rule: `"order"` (damage per cost; smaller budgets keep subsets) or `"knapsack"` (least sum
-            of damages, of two kinds of units).
+        rule: `"order"` (damage per cost; smaller budgets keep subsets), `"knapsack"` (least sum
+            of damages, of two kinds of units), or one that runs the model on the samples beside the
+            path: `"curves"`, `"evolution"`, `"shares"`.
+        rule_set: settings of the rule (`allocation.rules`).
         rearrange: exchange units of every group for others by what they do together, measured on
             the samples beside the path; numbers and costs stay.
         token_share: part of the saving, of MACs or seconds, that merging patches of an image at
@@ -123,6 +126,7 @@ def extract(
         >>> made = prunepath.extract("path", params="70%", output="small")  # doctest: +SKIP
         >>> print(made.allocation)  # doctest: +SKIP
     """
+    from prunepath.allocation.rules import require_rule
     from prunepath.api.workshop import Workshop, require_refit
     from prunepath.files import refuse_used, require_space
     from prunepath.progress import note
@@ -144,16 +148,18 @@ def extract(
         refit=refit,
         bias=bias,
         rule=rule,
+        rule_set=rule_set,
         rearrange=rearrange,
         token_share=token_share,
         token_decay=token_decay,
         token_schedule=token_schedule,
         progress=progress,
     )
+    require_rule(shop.options.rule, shop.options.layout, wish.metric)
     note(progress, loading_sentence(shop.options.layout, shop.options.kinds))
     # Refuse an impossible wish before the model is loaded, where that needs no model.
     if wish.metric != "latency" and not shop.tokens:
-        allocation = shop.allocate(wish)
+        allocation = shop.foresee(wish)
         if output is not None:
             require_space(output, allocation.cost.weight_bytes)
     shop.open(

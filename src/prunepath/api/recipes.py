@@ -35,6 +35,7 @@ USUAL: dict[str, Any] = {
     "multiple": 8,
     "floor": 8,
     "rule": "order",
+    "rule_set": {},
     "rearrange": False,
     "refit": "sequential",
     "bias": False,
@@ -104,7 +105,7 @@ def with_word(recipe: Recipe, word: str) -> Recipe:
     elif word in LAYOUTS:
         found = replace(recipe, layout=word)
     elif word in RULES:
-        found = replace(recipe, rule=word)
+        found = replace(recipe, rule=word, rule_set={})
     elif word == "rearrange":
         found = replace(recipe, rearrange=True)
     else:
@@ -160,16 +161,23 @@ def settled(
     said = {name: value for name, value in given.items() if value is not None}
     taken = {name: recipe[name] for name in USUAL if name in recipe and recipe[name] != USUAL[name]}
     taken = {name: value for name, value in taken.items() if name not in said}
+    if "rule" in said:  # its settings are those of another
+        taken.pop("rule_set", None)
     if "refit" in said:  # whether biases move is part of the repair
         taken.pop("bias", None)
     return {**USUAL, **taken, **said}, taken
 
 
 def cost_class(recipe: Recipe) -> str:
-    """The most that ordering, exchanging or repairing takes, one of `methods.method.CostClass`."""
+    """The most that ordering, choosing, exchanging or repairing takes, one of
+    `methods.method.CostClass`."""
+    from prunepath.allocation.rules import MEASURING
+
     parts = [make_method(recipe).cost_class()]
     if recipe.refit != "none":
         parts.append("forward-only")
+    if recipe.rule in MEASURING:
+        parts.append("search")
     if recipe.rearrange:
         parts.append("gradients")
     return max(parts, key=_CLASSES.index)
@@ -213,7 +221,7 @@ def _checked(recipe: Recipe) -> Recipe:
     try:
         make_method(recipe)
         options, _ = settled(recipe.extraction, {})
-        names = ("layout", "multiple", "floor", "rule")
+        names = ("layout", "multiple", "floor", "rule", "rule_set")
         StepOptions(**{name: options[name] for name in names})
         require_refit(options["refit"], bias=options["bias"])
     except RequestError as error:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prunepath.api.choosing import Chooser
 from prunepath.api.exchange import Rearranger
 from prunepath.api.recipes import settled
 from prunepath.api.repair import make_room_for_biases_, most_biases, repair_
@@ -50,11 +51,14 @@ def taken_sentence(recipe: str, taken: Mapping[str, Any]) -> str:
         >>> taken_sentence("magnitude", {"refit": "none"})
         "taken from the recipe 'magnitude': refit none"
     """
-    words = [
-        f"{name} {','.join(value) if isinstance(value, list | tuple) else value}"
-        for name, value in taken.items()
-    ]
+    words = [f"{name} {_in_words(value)}" for name, value in taken.items()]
     return f"taken from the recipe '{recipe}': {', '.join(words)}"
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return " ".join(f"{name}={each}" for name, each in value.items())
+    return ",".join(value) if isinstance(value, list | tuple) else str(value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,12 +107,14 @@ class Workshop:
         refit: str | None = None,
         bias: bool | None = None,
         rule: str | None = None,
+        rule_set: Mapping[str, Any] | None = None,
         rearrange: bool | None = None,
         token_share: float = 0.0,
         token_decay: float = 1.0,
         token_schedule: Sequence[int] | str = (),
         progress: Progress | None = None,
     ) -> None:
+        from prunepath.allocation.rules import MEASURING
         from prunepath.allocation.steps import StepOptions
         from prunepath.api.merging import token_options
         from prunepath.path import SolutionPath
@@ -121,7 +127,8 @@ class Workshop:
             "multiple": multiple,
             "floor": floor,
         }
-        given |= {"rule": rule, "rearrange": rearrange, "refit": refit, "bias": bias}
+        given |= {"rule": rule, "rule_set": rule_set or None, "rearrange": rearrange}
+        given |= {"refit": refit, "bias": bias}
         options, self.taken = settled(self.path.provenance.recipe, given)
         self.options = StepOptions(
             layout=options["layout"],
@@ -130,8 +137,15 @@ class Workshop:
             floor=options["floor"],
             sequence_length=LENGTH if sequence_length is None else sequence_length,
             rule=options["rule"],
+            rule_set=options["rule_set"],
         )
+        self.measures = self.options.rule in MEASURING
         self.tokens = token_options(token_share, token_decay, token_schedule)
+        if self.measures and self.tokens:
+            raise RequestError(
+                f"the rule '{self.options.rule}' measures the model with all its tokens, and "
+                "merging some was asked for, too; use --rule order, or leave the tokens alone"
+            )
         self.refit, self.bias = options["refit"], options["bias"]
         self.rearrange: bool = options["rearrange"]
         require_refit(self.refit, bias=self.bias)
@@ -197,16 +211,38 @@ class Workshop:
         task: Task = self._opened.task
         return task
 
+    def foresee(self, budget: Budget) -> Allocation:
+        """What would be cut as far as the path alone tells: whether a budget can be met, and how
+        large the result is. Rules that measure then choose among models of that size."""
+        from prunepath.allocation.allocate import allocate
+        from prunepath.allocation.rules import require_rule
+
+        options = self.options
+        require_rule(options.rule, options.layout, budget.metric)
+        if self.measures:
+            options = replace(options, rule="order", rule_set={})
+        biases = most_biases(self.path.structure, kind=self.refit, bias=self.bias)
+        return allocate(self.path, budget, options, biases=biases)
+
     def allocate(self, budget: Budget) -> Allocation:
-        """What would be cut, without cutting; latency budgets and token merging need the opened
-        model."""
+        """What would be cut, without cutting; latency budgets, token merging and rules that measure
+        need the opened model."""
         from prunepath.allocation.allocate import allocate
         from prunepath.allocation.merging import allocate_merging
+        from prunepath.allocation.rules import require_rule
 
+        require_rule(self.options.rule, self.options.layout, budget.metric)
         latency_of = self._latency_of() if budget.metric == "latency" else None
         if not self.tokens:
             biases = most_biases(self.path.structure, kind=self.refit, bias=self.bias)
-            return allocate(self.path, budget, self.options, latency_of=latency_of, biases=biases)
+            return allocate(
+                self.path,
+                budget,
+                self.options,
+                latency_of=latency_of,
+                biases=biases,
+                choose=self._chooser if self.measures else None,
+            )
         assert self._site is not None, "token merging needs the opened model"
         return allocate_merging(
             self.path,
@@ -313,7 +349,7 @@ class Workshop:
 
     def _load_supplies(self) -> Supplies | None:
         """Statistics and calibration samples beside the path, read once."""
-        if self.refit == "none" and not self.rearrange:
+        if self.refit == "none" and not (self.rearrange or self.measures):
             return None
         if self._supplies is None:
             sequential = self.refit in ("sequential", "scales")
@@ -328,6 +364,14 @@ class Workshop:
         supplies = self._load_supplies() or read_supplies(self.path, self.task, sequential=False)
         return scores_beside(
             self.dense, self.path, self.task, supplies, self._site, progress=self.progress
+        )
+
+    @cached_property
+    def _chooser(self) -> Chooser:
+        supplies = self._load_supplies()
+        assert supplies is not None
+        return Chooser(
+            self.dense, self.path, self.task, supplies, self.options, progress=self.progress
         )
 
     @cached_property

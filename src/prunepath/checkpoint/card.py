@@ -94,6 +94,11 @@ def model_card(
         f"{provenance.data}, seed {provenance.seed}",
         f"- layout `{allocation.options.layout}`, widths in multiples of "
         f"{allocation.options.multiple}, rule `{allocation.options.rule}`",
+        *(
+            ["- measured by the rule: " + _listed(allocation.measured)]
+            if allocation.measured
+            else []
+        ),
         *(["- rearranged: " + _listed(rearranged)] if rearranged else []),
         *_merging(allocation),
         "- refit: " + _listed(refit),

@@ -39,6 +39,7 @@ __all__ = [
     "Refit",
     "Revision",
     "Rule",
+    "RuleSet",
     "Seed",
     "SequenceLength",
     "Set",
@@ -177,9 +178,20 @@ Rule = Annotated[
     str | None,
     typer.Option(
         "--rule",
-        help="order (damage per cost; smaller budgets keep subsets) or knapsack (least sum of "
-        "damages, of two kinds).",
+        help="order (damage per cost; smaller budgets keep subsets), knapsack (least sum of "
+        "damages, of two kinds), or measured on the samples beside the path: curves (sub-layers "
+        "cut alone), evolution (mutation and tournament), shares (noise in weights).",
         show_default=_RECIPE.format("order"),
+        rich_help_panel=_CUT,
+    ),
+]
+RuleSet = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--rule-set",
+        metavar="KEY=VALUE",
+        help="A setting of the rule; repeat. docs/budgets.md lists them.",
+        show_default=_RECIPE.format("the rule's own"),
         rich_help_panel=_CUT,
     ),
 ]

@@ -64,8 +64,15 @@ def schedule(texts: Sequence[str] | None, flag: str) -> list[int] | str:
     return integers(texts, flag, "8,4,4,0")
 
 
-def settings(texts: Sequence[str] | None) -> dict[str, Any]:
+def settings(
+    texts: Sequence[str] | None, flag: str = "--set", example: str = "rounds=24"
+) -> dict[str, Any]:
     """`["rounds=24", "curvature=fisher"]` as a mapping; values are JSON scalars, else words.
+
+    Args:
+        texts: what stood behind the flag, once or more often.
+        flag: for messages, as is the example.
+        example: of what may stand there.
 
     Raises:
         RequestError: a text has no `=`, or its value is not a scalar.
@@ -78,16 +85,18 @@ def settings(texts: Sequence[str] | None) -> dict[str, Any]:
     for text in texts or ():
         name, equals, value = text.partition("=")
         if not equals or not name.strip():
-            raise RequestError(f"--set {text} is not KEY=VALUE; write for example --set rounds=24")
-        found[name.strip()] = _scalar(name, value.strip())
+            raise RequestError(
+                f"{flag} {text} is not KEY=VALUE; write for example {flag} {example}"
+            )
+        found[name.strip()] = _scalar(name, value.strip(), flag)
     return found
 
 
-def _scalar(name: str, text: str) -> Any:
+def _scalar(name: str, text: str, flag: str) -> Any:
     try:
         value = json.loads(text)
     except ValueError:
         return text
     if isinstance(value, dict | list):
-        raise RequestError(f"--set {name}={text} is not a single value; give a number or a word")
+        raise RequestError(f"{flag} {name}={text} is not a single value; give a number or a word")
     return value

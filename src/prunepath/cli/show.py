@@ -59,6 +59,8 @@ def extraction_text(made: Extraction) -> None:
     """What an extraction reached, how it was repaired and checked, and how to go on."""
     console = open_console()
     lines = [f"reached {made.allocation}", _damage_sentence(made.allocation)]
+    if made.allocation.measured:
+        lines.append("measured by the rule: " + _listed(made.allocation.measured))
     if made.rearranged:
         lines.append("rearranged: " + _listed(made.rearranged))
     print_lines(console, *lines, _refit_sentence(made.refit))
@@ -89,7 +91,9 @@ def extraction_json(made: Extraction) -> dict[str, Any]:
         "ratio": asked.ratio,
         "layout": asked.options.layout,
         "rule": asked.options.rule,
+        "rule_set": dict(asked.options.rule_set),
         "damage_kept": dict(asked.damage_kept),
+        "measured": dict(asked.measured),
         "rearranged": dict(made.rearranged),
         "tokens": None if asked.tokens is None else asked.tokens.to_record(),
         "task": made.task,

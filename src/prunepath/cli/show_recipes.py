@@ -37,7 +37,8 @@ def recipes_text(recipes: Sequence[Recipe]) -> None:
 
 def recipe_text(recipe: Recipe) -> None:
     """Settings with the values the recipe gives them, and the recipe as a file holds it."""
-    from prunepath.api.recipes import cost_class, make_method, needs
+    from prunepath.allocation.rules import rule_settings
+    from prunepath.api.recipes import USUAL, cost_class, make_method, needs
 
     method = make_method(recipe)
     lines = [
@@ -45,18 +46,25 @@ def recipe_text(recipe: Recipe) -> None:
         f"cost {cost_class(recipe)}, needs {needs(recipe)}, objective {method.objective()}",
         f"settings of the method {recipe.method} ({method.summary}):",
     ]
-    rows = [
-        (
-            f"{item.name}={_setting(getattr(method.config, item.name))}",
-            str(item.metadata.get("help", "")),
-        )
-        for item in fields(method.config)
-    ]
-    width = max((len(left) for left, _ in rows), default=0)
-    lines += [f"  --set {left:<{width}}  {right}".rstrip() for left, right in rows]
-    lines += [] if rows else ["  none"]
+    lines += _settings("--set", method.config) or ["  none"]
+    rule = recipe.rule or USUAL["rule"]
+    ruled = _settings("--rule-set", rule_settings(rule, recipe.rule_set))
+    lines += [f"settings of the rule {rule}, for extract:", *ruled] if ruled else []
     lines += ["as a file for --recipe:", *(f"  {line}" for line in recipe.to_yaml().splitlines())]
     print_lines(open_console(), *lines)
+
+
+def _settings(flag: str, settings: Any) -> list[str]:
+    """A line for every setting: its flag with the value it has, and what it is."""
+    rows = [
+        (
+            f"{item.name}={_setting(getattr(settings, item.name))}",
+            str(item.metadata.get("help", "")),
+        )
+        for item in fields(settings)
+    ]
+    width = max((len(left) for left, _ in rows), default=0)
+    return [f"  {flag} {left:<{width}}  {right}".rstrip() for left, right in rows]
 
 
 def _setting(value: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from prunepath.errors import NumericsError, RequestError
 from prunepath.registry import Registry
+from prunepath.settings import Settings
 from prunepath.statistics.collect import Wanted
 from prunepath.structure.cost import unit_cost
 from prunepath.structure.units import Structure, UnitGroup
@@ -41,34 +42,10 @@ CostClass = Literal["data-free", "forward-only", "gradients", "search"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class MethodConfig:
+class MethodConfig(Settings):
     """Settings of a method; subclasses add fields with `metadata={"help": ...}`."""
 
-    @classmethod
-    def from_dict(cls, settings: Mapping[str, Any]) -> MethodConfig:
-        """Build from keyword settings.
-
-        Raises:
-            RequestError: a setting the method does not have.
-        """
-        known = {item.name for item in fields(cls)}
-        for name in settings:
-            if name not in known:
-                raise RequestError(
-                    f"this method has no setting '{name}'; it has "
-                    f"{', '.join(sorted(known)) or 'none'}"
-                )
-        for item in fields(cls):
-            if item.name not in settings or item.default is MISSING:
-                continue
-            value, usual = settings[item.name], item.default
-            if not isinstance(value, float | int if isinstance(usual, float) else type(usual)):
-                raise RequestError(f"{item.name} is {value!r}; give a value like {usual!r}")
-        return cls(**settings)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form."""
-        return asdict(self)
+    owner: ClassVar[str] = "this method"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "multiple": (int,),
     "floor": (int, str),
     "rule": (str,),
+    "rule_set": (dict,),
     "rearrange": (bool,),
     "refit": (str,),
     "bias": (bool,),
@@ -53,6 +54,7 @@ class Recipe:
         multiple: widths end as multiples of this; None: the usual.
         floor: smallest width any group keeps, or a part of it (`"10%"`); None: the usual.
         rule: how units are chosen under a budget; empty: the usual.
+        rule_set: settings of the rule that differ from its defaults.
         rearrange: whether units of a group are exchanged afterwards; None: the usual.
         refit: the repair after a cut, `"none"` where the paper has none; empty: the usual.
         bias: whether the repair moves biases; None: the usual.
@@ -80,6 +82,7 @@ class Recipe:
     multiple: int | None = None
     floor: int | str | None = None
     rule: str = ""
+    rule_set: Mapping[str, Any] = field(default_factory=dict)
     rearrange: bool | None = None
     refit: str = ""
     bias: bool | None = None
@@ -100,12 +103,13 @@ class Recipe:
             )
         object.__setattr__(self, "kinds", tuple(self.kinds))
         object.__setattr__(self, "config", dict(self.config))
+        object.__setattr__(self, "rule_set", dict(self.rule_set))
 
     @property
     def extraction(self) -> dict[str, Any]:
         """What it says about extractions: option -> value, without those it leaves open."""
         found = {name: getattr(self, name) for name in EXTRACTION}
-        return {name: value for name, value in found.items() if value not in (None, "", ())}
+        return {name: value for name, value in found.items() if value not in (None, "", (), {})}
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form, without the fields that are left open."""
@@ -192,5 +196,7 @@ class Recipe:
             beside.write_text(text + "\n", encoding="utf-8")
 
 
-EXTRACTION = ("layout", "kinds", "multiple", "floor", "rule", "rearrange", "refit", "bias")
+EXTRACTION = (
+    *("layout", "kinds", "multiple", "floor", "rule", "rule_set", "rearrange", "refit", "bias"),
+)
 """Fields that say how to cut and repair; the words of `extract`."""
