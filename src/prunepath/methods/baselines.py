@@ -28,6 +28,7 @@ class DiagonalFisher(Method):
     summary = "mean squared gate gradient, each unit by itself"
     Config = ScoreConfig
     after_scoring: ClassVar[tuple[str, ...]] = AFTER_SCORING
+    reads_moments: ClassVar[bool] = False
 
     def wanted(self) -> Wanted:
         return Wanted(gradients=True, moments=True, output_gradients=False)
@@ -78,6 +79,7 @@ class Taylor(Method):
     summary = "absolute gate gradient of the task loss"
     Config = TaylorConfig
     after_scoring: ClassVar[tuple[str, ...]] = AFTER_SCORING
+    reads_moments: ClassVar[bool] = False
 
     def objective(self) -> str:
         return "task"
@@ -101,6 +103,7 @@ class Magnitude(Method):
     summary = "product of weight norms; no data"
     Config = ScoreConfig
     after_scoring: ClassVar[tuple[str, ...]] = AFTER_SCORING
+    reads_moments: ClassVar[bool] = False
 
     def cost_class(self) -> CostClass:
         return "data-free"

@@ -71,6 +71,7 @@ class Gblm(Method):
     scope = "units whose weights lie in linear maps of their own sub-layer"
     Config = GblmConfig
     after_scoring: ClassVar[tuple[str, ...]] = AFTER_SCORING
+    reads_moments: ClassVar[bool] = False
 
     def scores(self, group: UnitGroup) -> bool:
         return not group.members  # the weights of a whole expert are those of other groups

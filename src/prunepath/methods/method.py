@@ -155,6 +155,8 @@ class Method:
     """Objectives it can be given."""
     after_scoring: ClassVar[tuple[str, ...]] = ()
     """Settings that only say how stored scores become damages: what `rerank` may be given anew."""
+    reads_moments: ClassVar[bool] = True
+    """Whether its order rests on second moments; a pass that only orders leaves them out if not."""
 
     def __init__(self, config: MethodConfig | None = None) -> None:
         self.config: Any = config if config is not None else self.Config()
@@ -221,6 +223,7 @@ for _name, _target in {
     "residual": "prunepath.methods.residual:Residual",
     "gblm": "prunepath.methods.gblm:Gblm",
     "pq": "prunepath.methods.pq:Pq",
+    "adapt": "prunepath.methods.adapt:Adapt",
 }.items():
     METHODS.register(_name, _target)
 
