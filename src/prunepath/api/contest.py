@@ -219,7 +219,7 @@ class Contest:
         from prunepath.errors import PathFileError
         from prunepath.path import SolutionPath
 
-        if shop.rearrange:  # exchanged by draws of the seed
+        if shop.rearrange != "none":  # exchanged by draws of the seed
             return None
         for seed in dict.fromkeys(seed for name, seed, _ in self._rows if name == recipe.name):
             try:

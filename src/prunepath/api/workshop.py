@@ -15,6 +15,7 @@ from prunepath.api.recipes import settled
 from prunepath.api.repair import make_room_for_biases_, most_biases, repair_
 from prunepath.api.stated import LENGTH, stated_for
 from prunepath.api.supplies import Supplies, read_supplies
+from prunepath.api.swapping import Swapper
 from prunepath.errors import RequestError
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class Workshop:
         refit: str | None = None,
         bias: bool | None = None,
         rule: str | None = None,
-        rearrange: bool | None = None,
+        rearrange: bool | str | None = None,
         token_share: float = 0.0,
         token_decay: float = 1.0,
         token_schedule: Sequence[int] | str = (),
@@ -133,7 +134,7 @@ class Workshop:
         )
         self.tokens = token_options(token_share, token_decay, token_schedule)
         self.refit, self.bias = options["refit"], options["bias"]
-        self.rearrange: bool = options["rearrange"]
+        self.rearrange: str = options["rearrange"]
         require_refit(self.refit, bias=self.bias)
         self.progress = progress
         self._site: Any = None
@@ -236,7 +237,7 @@ class Workshop:
         supplies = self._load_supplies()
         clock.lap("read statistics")
         rearranged: dict[str, float] = {}
-        if self.rearrange:
+        if self.rearrange != "none":
             assert supplies is not None
             allocation, rearranged = self._rearranger(allocation, supplies)
             clock.lap("rearrange")
@@ -313,7 +314,7 @@ class Workshop:
 
     def _load_supplies(self) -> Supplies | None:
         """Statistics and calibration samples beside the path, read once."""
-        if self.refit == "none" and not self.rearrange:
+        if self.refit == "none" and self.rearrange == "none":
             return None
         if self._supplies is None:
             sequential = self.refit in ("sequential", "scales")
@@ -331,7 +332,9 @@ class Workshop:
         )
 
     @cached_property
-    def _rearranger(self) -> Rearranger:
+    def _rearranger(self) -> Rearranger | Swapper:
+        if self.rearrange == "swaps":
+            return Swapper(self.dense, self.path, self.task, progress=self.progress)
         return Rearranger(self.dense, self.path, self.task, progress=self.progress)
 
     def _write(

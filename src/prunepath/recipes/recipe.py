@@ -29,7 +29,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "multiple": (int,),
     "floor": (int, str),
     "rule": (str,),
-    "rearrange": (bool,),
+    "rearrange": (str, bool),
     "refit": (str,),
     "bias": (bool,),
 }
@@ -53,7 +53,8 @@ class Recipe:
         multiple: widths end as multiples of this; None: the usual.
         floor: smallest width any group keeps, or a part of it (`"10%"`); None: the usual.
         rule: how units are chosen under a budget; empty: the usual.
-        rearrange: whether units of a group are exchanged afterwards; None: the usual.
+        rearrange: how units of a group are exchanged afterwards, `"kwon"` (or True), `"swaps"` or
+            `"none"` (or False); None: the usual.
         refit: the repair after a cut, `"none"` where the paper has none; empty: the usual.
         bias: whether the repair moves biases; None: the usual.
 
@@ -80,7 +81,7 @@ class Recipe:
     multiple: int | None = None
     floor: int | str | None = None
     rule: str = ""
-    rearrange: bool | None = None
+    rearrange: bool | str | None = None
     refit: str = ""
     bias: bool | None = None
 

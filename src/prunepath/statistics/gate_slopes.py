@@ -76,7 +76,7 @@ def gate_slopes(
                 distance = task.distance(task.output(model, inputs), dense, batch)
                 found = torch.autograd.grad(distance, list(leaves.values()), allow_unused=True)
             share = len(batch) / len(samples)
-            total += share * float(distance)
+            total += share * distance.item()
             for name, gradient in zip(leaves, found, strict=True):
                 if gradient is not None:  # no token came by an expert
                     slopes[name] += share * gradient.double().cpu()
@@ -113,7 +113,7 @@ def gate_distance(
             dense = task.output(model, inputs)
             with gated(model, structure, gates):
                 distance = task.distance(task.output(model, inputs), dense, batch)
-            total += len(batch) / len(samples) * float(distance)
+            total += len(batch) / len(samples) * distance.item()
     return _finite(total)
 
 
