@@ -111,6 +111,26 @@ def test_a_path_without_scores_is_refused(path_folder: Path, scored: Path, tmp_p
         prunepath.rescore(scored, output=tmp_path / "copy")
 
 
+@pytest.mark.parametrize("standardise", ["relative", "zscore"])
+def test_standardising_a_path_is_searching_again(
+    standardise: str, model_folder: Path, text_file: Path, tmp_path: Path
+) -> None:
+    wish: dict[str, Any] = {"data": text_file, "method": "fisher", **SEARCH}
+    prunepath.search(model_folder, output=tmp_path / "plain", **wish)
+    config = {"standardise": standardise}
+    made = prunepath.rescore(tmp_path / "plain", output=tmp_path / "made", config=config)
+    fresh = prunepath.search(model_folder, output=tmp_path / "fresh", config=config, **wish)
+    assert made.order == fresh.order == ("damage" if standardise == "zscore" else "damage per cost")
+    for name, ranks in fresh.rank.items():
+        np.testing.assert_array_equal(made.damage[name], fresh.damage[name])
+        np.testing.assert_array_equal(made.rank[name], ranks)
+    assert made.provenance.method_config == fresh.provenance.method_config
+    plain = SolutionPath.from_pretrained(tmp_path / "plain")
+    assert any(not np.array_equal(made.rank[name], plain.rank[name]) for name in made.rank)
+    with pytest.raises(RequestError, match=f"this path was standardised by '{standardise}'"):
+        prunepath.rescore(tmp_path / "made", output=tmp_path / "back", config={})
+
+
 def test_scores_of_another_search_are_refused(
     scored: Path, model_folder: Path, text_file: Path, tmp_path: Path
 ) -> None:

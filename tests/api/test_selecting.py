@@ -11,7 +11,8 @@ import torch
 import prunepath
 from prunepath.api.search import search
 from prunepath.api.workshop import REFITS
-from prunepath.errors import PathFileError
+from prunepath.errors import PathFileError, RequestError
+from prunepath.path import SolutionPath
 from tests.api.fixtures import SEARCH, save_tiny
 from tests.api.test_extract import logits_of
 
@@ -66,6 +67,65 @@ def test_gate_gradients_are_read_once_for_all_sizes(
     assert sum(map(len, asked)) == len(set().union(*asked)), "some group was read twice"
 
 
+@pytest.mark.parametrize("kinds", [None, ["kv_group", "ffn_channel"]])
+def test_swapped_models_cost_the_same_and_come_nearer(
+    kinds: list[str] | None, path_folder: Path
+) -> None:
+    wish: dict[str, Any] = {"ratio": 0.3, "refit": "none", "multiple": 1, "kinds": kinds}
+    plain = prunepath.extract(path_folder, **wish)
+    made = prunepath.extract(path_folder, rearrange="swaps", **wish)
+    found = made.rearranged
+    assert found["swaps"] > 0
+    assert found["damage after"] <= found["damage before"]
+    assert found["distance after"] < found["distance before"]
+    assert made.allocation.cost == plain.allocation.cost
+    made.allocation.selection.validate(SolutionPath.from_pretrained(path_folder).structure)
+    again = prunepath.extract(path_folder, rearrange="swaps", **wish)
+    assert torch.equal(logits_of(made.model), logits_of(again.model))
+    assert again.rearranged == found
+
+
+def test_swaps_that_do_not_help_are_taken_back(
+    path_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The measured distance decides, whatever the model of the loss says."""
+    from prunepath.statistics import gate_slopes as module
+
+    distances = iter([1.0, *[2.0] * 100])
+    monkeypatch.setattr(module, "gate_distance", lambda *args: next(distances))
+    wish: dict[str, Any] = {"ratio": 0.3, "refit": "none", "multiple": 1}
+    made = prunepath.extract(path_folder, rearrange="swaps", **wish)
+    assert made.rearranged["swaps"] == 0
+    assert made.rearranged["distance after"] == made.rearranged["distance before"] == 1.0
+    plain = prunepath.extract(path_folder, **wish)
+    assert torch.equal(logits_of(made.model), logits_of(plain.model))
+
+
+def test_older_and_unknown_words_for_a_rearrangement(path_folder: Path) -> None:
+    wish: dict[str, Any] = {"ratio": 0.2, "refit": "none", "multiple": 1}
+    old = prunepath.extract(path_folder, rearrange=True, **wish)
+    new = prunepath.extract(path_folder, rearrange="kwon", **wish)
+    assert torch.equal(logits_of(old.model), logits_of(new.model))
+    for off in (False, "none"):
+        assert prunepath.extract(path_folder, rearrange=off, **wish).rearranged == {}
+    with pytest.raises(RequestError, match="unknown rearrangement 'all'; use kwon .* or none"):
+        prunepath.extract(path_folder, rearrange="all", **wish)
+
+
+@pytest.mark.parametrize("kinds", [None, ["expert"]])
+def test_experts_are_swapped(
+    kinds: list[str] | None, tmp_path: Path, tiny_tokenizer: Any, text_file: Path
+) -> None:
+    """The odds of a router have no slope where they are 0: closed experts stay after round one."""
+    changes = {"num_local_experts": 4, "num_experts_per_tok": 2}
+    model = save_tiny(tmp_path / "model", tiny_tokenizer, "Mixtral", **changes)
+    search(model, output=tmp_path / "path", data=text_file, **SEARCH)
+    wish: dict[str, Any] = {"ratio": 0.2, "kinds": kinds, "refit": "none", "multiple": 1}
+    made = prunepath.extract(tmp_path / "path", rearrange="swaps", **wish)
+    assert made.rearranged["distance after"] <= made.rearranged["distance before"]
+    assert torch.isfinite(logits_of(made.model)).all()
+
+
 def test_experts_are_rearranged_and_tuned(
     tmp_path: Path, tiny_tokenizer: Any, text_file: Path
 ) -> None:
@@ -85,8 +145,9 @@ def test_a_search_without_samples_cannot_rearrange(
     wish = {**SEARCH, "refit_windows": 0}
     search(model_folder, output=tmp_path / "path", data=text_file, **wish)
     match = "kept no samples to read gate gradients on .*; search with some, or extract without"
-    with pytest.raises(PathFileError, match=match):
-        prunepath.extract(tmp_path / "path", ratio=0.2, refit="none", rearrange=True)
+    for word in ("kwon", "swaps"):
+        with pytest.raises(PathFileError, match=match):
+            prunepath.extract(tmp_path / "path", ratio=0.2, refit="none", rearrange=word)
     match = "kept no samples to run a cut model on .*; extract with --refit moments"
     with pytest.raises(PathFileError, match=match):
         prunepath.extract(tmp_path / "path", ratio=0.2, refit="scales")

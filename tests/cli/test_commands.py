@@ -105,7 +105,7 @@ def test_extract_uniform_as_json(tmp_path: Path, path_folder: Path) -> None:
 
 @pytest.mark.usefixtures("no_fresh_process")
 def test_extract_by_the_other_rule_and_rearranged(tmp_path: Path, path_folder: Path) -> None:
-    wish = ("extract", path_folder, "--macs", "80%", "--rule", "knapsack", "--rearrange")
+    wish = ("extract", path_folder, "--macs", "80%", "--rule", "knapsack", "--rearrange", "kwon")
     text = call(*wish, "--refit", "scales", "-o", tmp_path / "small").stdout
     assert "damage kept by the rule knapsack: " in text
     assert "(by the order " in text

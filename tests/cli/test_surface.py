@@ -63,7 +63,7 @@ COMMANDS = {
     | SHOWN
     | {"PATH", "--output", "-o", "--layout", "--kinds", "--multiple", "--floor"}
     | {"--sequence-length", "--refit", "--bias", "--no-bias", "--model", "--overwrite"}
-    | {"--rule", "--rule-set", "--rearrange", "--no-rearrange"}
+    | {"--rule", "--rule-set", "--rearrange"}
     | {"--token-share", "--token-decay", "--token-schedule"},
     "inspect": {"MODEL|PATH", "--task", "--sequence-length", "--revision", "--token", "--cache-dir"}
     | {"--trust-remote-code", "--json", "--verbose"},

@@ -224,7 +224,7 @@ class Contest:
         from prunepath.errors import PathFileError
         from prunepath.path import SolutionPath
 
-        if shop.rearrange or shop.measures:  # by draws of the seed
+        if shop.rearrange != "none" or shop.measures:  # by draws of the seed
             return None
         for seed in dict.fromkeys(seed for name, seed, _ in self._rows if name == recipe.name):
             try:

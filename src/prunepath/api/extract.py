@@ -66,7 +66,7 @@ def extract(
     bias: bool | None = None,
     rule: str | None = None,
     rule_set: Mapping[str, Any] | None = None,
-    rearrange: bool | None = None,
+    rearrange: bool | str | None = None,
     token_share: float = 0.0,
     token_decay: float = 1.0,
     token_schedule: Sequence[int] | str = (),
@@ -102,8 +102,9 @@ def extract(
             of damages, of two kinds of units), or one that runs the model on the samples beside the
             path: `"curves"`, `"evolution"`, `"shares"`.
         rule_set: settings of the rule (`allocation.rules`).
-        rearrange: exchange units of every group for others by what they do together, measured on
-            the samples beside the path; numbers and costs stay.
+        rearrange: exchange units of every group for others, measured on the samples beside the
+            path; numbers and costs stay. `"kwon"` (or True) by what units of a group do together,
+            `"swaps"` under a model of all layers that is measured anew where the cut is, `"none"`.
         token_share: part of the saving, of MACs or seconds, that merging patches of an image at
             run time takes, in [0, 1]; the units that leave save the rest.
         token_decay: patches merged in a block relative to the one before it.

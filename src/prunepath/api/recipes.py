@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from prunepath.recipes import Recipe
 
 __all__ = [
+    "REARRANGEMENTS",
     "USUAL",
     "cost_class",
     "find_recipe",
     "listed_recipes",
     "make_method",
     "needs",
+    "rearrangement",
     "settled",
     "with_word",
 ]
@@ -36,11 +38,13 @@ USUAL: dict[str, Any] = {
     "floor": 8,
     "rule": "order",
     "rule_set": {},
-    "rearrange": False,
+    "rearrange": "none",
     "refit": "sequential",
     "bias": False,
 }
 """Options of an extraction where neither the user nor a recipe says anything."""
+
+REARRANGEMENTS = ("none", "kwon", "swaps")
 
 _SUFFIXES = (".yaml", ".yml", ".json")
 _CLASSES = ("data-free", "forward-only", "gradients", "search")
@@ -81,7 +85,7 @@ def with_word(recipe: Recipe, word: str) -> Recipe:
 
     Args:
         recipe: any recipe.
-        word: a refit, a layout, a rule, `rearrange`, or after `moments` also `bias`.
+        word: a refit, a layout, a rule, `rearrange`, `swaps`, or after `moments` also `bias`.
 
     Returns:
         The recipe itself, where it does that already.
@@ -107,12 +111,14 @@ def with_word(recipe: Recipe, word: str) -> Recipe:
     elif word in RULES:
         found = replace(recipe, rule=word, rule_set={})
     elif word == "rearrange":
-        found = replace(recipe, rearrange=True)
+        found = replace(recipe, rearrange="kwon")
+    elif word == "swaps":
+        found = replace(recipe, rearrange="swaps")
     else:
         raise RequestError(
             f"unknown word '{word}' after '{recipe.name}+'; there stands a refit "
             f"({', '.join(REFITS)}), a layout ({', '.join(LAYOUTS)}), a rule ({', '.join(RULES)}), "
-            "rearrange, or bias after moments"
+            "rearrange, swaps, or bias after moments"
         )
     same = settled(found.extraction, {})[0] == settled(recipe.extraction, {})[0]
     return recipe if same else replace(found, name=f"{recipe.name}+{word}")
@@ -158,7 +164,7 @@ def settled(
         >>> options["refit"], options["layout"], taken
         ('none', 'uniform', {'refit': 'none'})
     """
-    said = {name: value for name, value in given.items() if value is not None}
+    said, recipe = _in_words(given), _in_words(recipe)
     taken = {name: recipe[name] for name in USUAL if name in recipe and recipe[name] != USUAL[name]}
     taken = {name: value for name, value in taken.items() if name not in said}
     if "rule" in said:  # its settings are those of another
@@ -166,6 +172,34 @@ def settled(
     if "refit" in said:  # whether biases move is part of the repair
         taken.pop("bias", None)
     return {**USUAL, **taken, **said}, taken
+
+
+def rearrangement(word: bool | str) -> str:
+    """How units are exchanged, as one of `REARRANGEMENTS`; True and False are older words.
+
+    Raises:
+        RequestError: an unknown word.
+
+    Example:
+        >>> rearrangement(True), rearrangement("swaps"), rearrangement(False)
+        ('kwon', 'swaps', 'none')
+    """
+    found = {True: "kwon", False: "none"}[word] if isinstance(word, bool) else word
+    if found not in REARRANGEMENTS:
+        raise RequestError(
+            f"unknown rearrangement '{word}'; use kwon (exchange units within their group by what "
+            "they do together), swaps (under a model of all layers, measured where the cut is) or "
+            "none"
+        )
+    return found
+
+
+def _in_words(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options that say something, the rearrangement as one of its words."""
+    said = {name: value for name, value in options.items() if value is not None}
+    if "rearrange" in said:
+        said["rearrange"] = rearrangement(said["rearrange"])
+    return said
 
 
 def cost_class(recipe: Recipe) -> str:
@@ -178,7 +212,7 @@ def cost_class(recipe: Recipe) -> str:
         parts.append("forward-only")
     if recipe.rule in MEASURING:
         parts.append("search")
-    if recipe.rearrange:
+    if rearrangement(recipe.rearrange or False) != "none":
         parts.append("gradients")
     return max(parts, key=_CLASSES.index)
 
@@ -224,6 +258,7 @@ def _checked(recipe: Recipe) -> Recipe:
         names = ("layout", "multiple", "floor", "rule", "rule_set")
         StepOptions(**{name: options[name] for name in names})
         require_refit(options["refit"], bias=options["bias"])
+        rearrangement(options["rearrange"])
     except RequestError as error:
         raise RequestError(f"the recipe '{recipe.name}': {error}") from None
     return recipe

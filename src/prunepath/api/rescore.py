@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from prunepath.errors import PathFileError, RequestError
 
 if TYPE_CHECKING:
-    from prunepath.methods.method import Method
+    from prunepath.methods.method import Method, Ranking
     from prunepath.path import Provenance, SolutionPath
 
 __all__ = ["rescore"]
@@ -26,11 +26,13 @@ def rescore(
     """Order a model's units anew from the scores that a search stored beside its path.
 
     The result is what a search with these settings would have found, in seconds; only which units
-    a hybrid search measured beside its estimates stays as it was. Everything an extraction needs
-    comes along, linked where the disk can do that.
+    a hybrid search measured beside its estimates stays as it was. Methods whose damage is a score
+    of each unit (`fisher`, `taylor`, `magnitude`, `gblm`) keep it in the path, so `standardise`
+    can be chosen afterwards. Everything an extraction needs comes along, linked where the disk can
+    do that.
 
     Args:
-        path: a solution path or its folder, from a method that keeps its scores (`optin`).
+        path: a solution path or its folder, from a method that keeps its scores.
         output: folder for the new path.
         config: settings of the method that act after scoring, by name; the others stay as they
             were.
@@ -48,6 +50,7 @@ def rescore(
     """
     from prunepath.files import atomic_directory, link_or_copy, refuse_used
     from prunepath.methods.method import METHODS, total_order
+    from prunepath.methods.standardise import AFTER_SCORING, standardised
     from prunepath.path import PATH_FILE, SolutionPath
 
     old = path if isinstance(path, SolutionPath) else SolutionPath.from_pretrained(path)
@@ -59,9 +62,11 @@ def rescore(
         )
     target = Path(output)
     refuse_used(target, overwrite=overwrite)
-    ranking = method(method.Config.from_dict(settings)).rerank(
-        old.structure, old.folder, old.provenance.extra
-    )
+    scorer = method(method.Config.from_dict(settings))
+    if method.after_scoring == AFTER_SCORING:
+        ranking = standardised(_plain(old), settings["standardise"])
+    else:
+        ranking = scorer.rerank(old.structure, old.folder, old.provenance.extra)
     before = old.provenance.extra.get("rescored_from", old.provenance.method_config)
     made = SolutionPath(
         structure=old.structure,
@@ -79,6 +84,19 @@ def rescore(
             if file.name != PATH_FILE:
                 link_or_copy(file, folder / file.name)
     return made
+
+
+def _plain(path: SolutionPath) -> Ranking:
+    """The scores of a path as its method found them."""
+    from prunepath.methods.method import Ranking
+
+    was = path.provenance.method_config.get("standardise", "none")
+    if was != "none":
+        raise RequestError(
+            f"this path was standardised by '{was}', and what its scores were before is not in "
+            "it; start from the path it was made of, or search again"
+        )
+    return Ranking(damage=path.damage, extra=path.provenance.extra)
 
 
 def _settings(

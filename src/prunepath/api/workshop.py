@@ -16,6 +16,7 @@ from prunepath.api.recipes import settled
 from prunepath.api.repair import make_room_for_biases_, most_biases, repair_
 from prunepath.api.stated import LENGTH, stated_for
 from prunepath.api.supplies import Supplies, read_supplies
+from prunepath.api.swapping import Swapper
 from prunepath.errors import RequestError
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class Workshop:
         bias: bool | None = None,
         rule: str | None = None,
         rule_set: Mapping[str, Any] | None = None,
-        rearrange: bool | None = None,
+        rearrange: bool | str | None = None,
         token_share: float = 0.0,
         token_decay: float = 1.0,
         token_schedule: Sequence[int] | str = (),
@@ -147,7 +148,7 @@ class Workshop:
                 "merging some was asked for, too; use --rule order, or leave the tokens alone"
             )
         self.refit, self.bias = options["refit"], options["bias"]
-        self.rearrange: bool = options["rearrange"]
+        self.rearrange: str = options["rearrange"]
         require_refit(self.refit, bias=self.bias)
         self.progress = progress
         self._site: Any = None
@@ -272,7 +273,7 @@ class Workshop:
         supplies = self._load_supplies()
         clock.lap("read statistics")
         rearranged: dict[str, float] = {}
-        if self.rearrange:
+        if self.rearrange != "none":
             assert supplies is not None
             allocation, rearranged = self._rearranger(allocation, supplies)
             clock.lap("rearrange")
@@ -349,7 +350,7 @@ class Workshop:
 
     def _load_supplies(self) -> Supplies | None:
         """Statistics and calibration samples beside the path, read once."""
-        if self.refit == "none" and not (self.rearrange or self.measures):
+        if self.refit == "none" and self.rearrange == "none" and not self.measures:
             return None
         if self._supplies is None:
             sequential = self.refit in ("sequential", "scales")
@@ -375,7 +376,9 @@ class Workshop:
         )
 
     @cached_property
-    def _rearranger(self) -> Rearranger:
+    def _rearranger(self) -> Rearranger | Swapper:
+        if self.rearrange == "swaps":
+            return Swapper(self.dense, self.path, self.task, progress=self.progress)
         return Rearranger(self.dense, self.path, self.task, progress=self.progress)
 
     def _write(

@@ -196,11 +196,12 @@ RuleSet = Annotated[
     ),
 ]
 Rearrange = Annotated[
-    bool | None,
+    str | None,
     typer.Option(
-        "--rearrange/--no-rearrange",
-        help="Exchange units of each group by what they do together.",
-        show_default=_RECIPE.format("off"),
+        "--rearrange",
+        help="Exchange units of each group: kwon (by what they do together), swaps (under a model "
+        "of all layers, measured where the cut is) or none.",
+        show_default=_RECIPE.format("none"),
         rich_help_panel=_CUT,
     ),
 ]

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import torch
 
 from prunepath.errors import RequestError
-from prunepath.methods.method import (
-    CostClass,
-    FloatArray,
-    Method,
-    MethodConfig,
-    Ranking,
-    SearchContext,
-)
+from prunepath.methods.method import CostClass, FloatArray, Method, Ranking, SearchContext
+from prunepath.methods.standardise import AFTER_SCORING, ScoreConfig, standardised
 from prunepath.statistics.collect import Wanted
 from prunepath.structure.units import UnitGroup
 
@@ -31,29 +26,31 @@ class DiagonalFisher(Method):
 
     name = "fisher"
     summary = "mean squared gate gradient, each unit by itself"
+    Config = ScoreConfig
+    after_scoring: ClassVar[tuple[str, ...]] = AFTER_SCORING
+    reads_moments: ClassVar[bool] = False
 
     def wanted(self) -> Wanted:
         return Wanted(gradients=True, moments=True, output_gradients=False)
 
     def rank(self, context: SearchContext) -> Ranking:
         sums = context.statistics
-        return Ranking(
-            damage={
-                group.name: sums.mean("fisher", group.name).cpu().numpy() / 2
-                for group in context.structure.groups
-            }
-        )
+        damage = {
+            group.name: sums.mean("fisher", group.name).cpu().numpy() / 2
+            for group in context.structure.groups
+        }
+        return standardised(Ranking(damage=damage), self.config.standardise)
 
 
 _TABLES = {"sample": "gradient_windows", "sum": "gradient"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaylorConfig(MethodConfig):
+class TaylorConfig(ScoreConfig):
     """Settings of `taylor`.
 
     Raises:
-        RequestError: an unknown reduction.
+        RequestError: an unknown reduction, or way to standardise.
     """
 
     reduction: str = field(
@@ -62,6 +59,7 @@ class TaylorConfig(MethodConfig):
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.reduction not in _TABLES:
             raise RequestError(
                 f"unknown reduction '{self.reduction}' of the method 'taylor'; use "
@@ -80,6 +78,8 @@ class Taylor(Method):
     name = "taylor"
     summary = "absolute gate gradient of the task loss"
     Config = TaylorConfig
+    after_scoring: ClassVar[tuple[str, ...]] = AFTER_SCORING
+    reads_moments: ClassVar[bool] = False
 
     def objective(self) -> str:
         return "task"
@@ -89,12 +89,11 @@ class Taylor(Method):
 
     def rank(self, context: SearchContext) -> Ranking:
         sums, table = context.statistics, _TABLES[self.config.reduction]
-        return Ranking(
-            damage={
-                group.name: sums.mean(table, group.name).abs().cpu().numpy()
-                for group in context.structure.groups
-            }
-        )
+        damage = {
+            group.name: sums.mean(table, group.name).abs().cpu().numpy()
+            for group in context.structure.groups
+        }
+        return standardised(Ranking(damage=damage), self.config.standardise)
 
 
 class Magnitude(Method):
@@ -102,17 +101,18 @@ class Magnitude(Method):
 
     name = "magnitude"
     summary = "product of weight norms; no data"
+    Config = ScoreConfig
+    after_scoring: ClassVar[tuple[str, ...]] = AFTER_SCORING
+    reads_moments: ClassVar[bool] = False
 
     def cost_class(self) -> CostClass:
         return "data-free"
 
     def rank(self, context: SearchContext) -> Ranking:
-        return Ranking(
-            damage={
-                group.name: np.exp(2 * _log_norms(context, group))
-                for group in context.structure.groups
-            }
-        )
+        damage = {
+            group.name: np.exp(2 * _log_norms(context, group)) for group in context.structure.groups
+        }
+        return standardised(Ranking(damage=damage), self.config.standardise)
 
 
 def unit_norms(context: SearchContext, group: UnitGroup) -> FloatArray:

@@ -18,12 +18,14 @@ layers that were pruned before; ours scores the dense model.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from prunepath.errors import RequestError
-from prunepath.methods.method import FloatArray, Method, MethodConfig, Ranking, SearchContext
+from prunepath.methods.method import FloatArray, Method, Ranking, SearchContext
+from prunepath.methods.standardise import AFTER_SCORING, ScoreConfig, standardised
 from prunepath.statistics.collect import Wanted
 from prunepath.statistics.sums import Statistics
 from prunepath.statistics.weights import weight_key
@@ -37,11 +39,11 @@ _FORMS = ("l1", "fisher")
 
 
 @dataclass(frozen=True, kw_only=True)
-class GblmConfig(MethodConfig):
+class GblmConfig(ScoreConfig):
     """Settings of `gblm`.
 
     Raises:
-        RequestError: an unknown form, or a negative alpha.
+        RequestError: an unknown form or way to standardise, or a negative alpha.
     """
 
     form: str = field(
@@ -52,6 +54,7 @@ class GblmConfig(MethodConfig):
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.form not in _FORMS:
             raise RequestError(
                 f"unknown form '{self.form}' of the method 'gblm'; use {' or '.join(_FORMS)}"
@@ -67,6 +70,8 @@ class Gblm(Method):
     summary = "weight times activation norm and gradient of every weight, summed over a unit"
     scope = "units whose weights lie in linear maps of their own sub-layer"
     Config = GblmConfig
+    after_scoring: ClassVar[tuple[str, ...]] = AFTER_SCORING
+    reads_moments: ClassVar[bool] = False
 
     def scores(self, group: UnitGroup) -> bool:
         return not group.members  # the weights of a whole expert are those of other groups
@@ -78,9 +83,8 @@ class Gblm(Method):
         return Wanted(gradients=False, moments=True, output_gradients=False, weights=True)
 
     def rank(self, context: SearchContext) -> Ranking:
-        return Ranking(
-            damage={group.name: self._damage(context, group) for group in context.structure.groups}
-        )
+        damage = {group.name: self._damage(context, group) for group in context.structure.groups}
+        return standardised(Ranking(damage=damage), self.config.standardise)
 
     def _damage(self, context: SearchContext, group: UnitGroup) -> FloatArray:
         total = torch.zeros(group.num_units, dtype=torch.float64)

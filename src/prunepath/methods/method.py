@@ -140,6 +140,8 @@ class Method:
     """Objectives it can be given."""
     after_scoring: ClassVar[tuple[str, ...]] = ()
     """Settings that only say how stored scores become damages: what `rerank` may be given anew."""
+    reads_moments: ClassVar[bool] = True
+    """Whether its order rests on second moments; a pass that only orders leaves them out if not."""
 
     def __init__(self, config: MethodConfig | None = None) -> None:
         self.config: Any = config if config is not None else self.Config()
@@ -212,6 +214,7 @@ for _name, _target in {
     "pq": "prunepath.methods.pq:Pq",
     "block-influence": "prunepath.methods.depth.influence:BlockInfluence",
     "finercut": "prunepath.methods.depth.finercut:FinerCut",
+    "adapt": "prunepath.methods.adapt:Adapt",
 }.items():
     METHODS.register(_name, _target)
 

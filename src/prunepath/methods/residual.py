@@ -24,7 +24,6 @@ are not scored and stay.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from prunepath.methods.elimination import (
@@ -35,6 +34,7 @@ from prunepath.methods.elimination import (
 )
 from prunepath.methods.method import Method, Ranking, SearchContext
 from prunepath.methods.residual_config import ResidualConfig
+from prunepath.methods.standardise import above_least, relative, zscore
 from prunepath.progress import track
 from prunepath.statistics.collect import Wanted
 from prunepath.statistics.repairs import moment_for, moves_weights
@@ -67,10 +67,7 @@ class Residual(Method):
             for group in track(context.progress, context.structure.groups, "ordering units")
         }
         if self.config.standardise == "zscore":
-            least = min(float(scores.min()) for scores in found.values())
-            # Differences of z-scores are what counts; a damage cannot be negative.
-            above = {name: scores - least for name, scores in found.items()}
-            return Ranking(damage=above, order="damage")
+            return Ranking(damage=above_least(found), order="damage")
         return Ranking(damage=found)
 
 
@@ -120,8 +117,8 @@ def _joint_scores(context: SearchContext, group: UnitGroup, config: ResidualConf
     if config.standardise == "relative":
         moment = moment_for(context.statistics, group.consumer, config.repair)
         columns = weight.to(moment)
-        return scores / _positive((columns @ moment * columns).sum())
-    return _zscore(scores) if config.standardise == "zscore" else scores
+        return relative(scores, (columns @ moment * columns).sum())
+    return zscore(scores) if config.standardise == "zscore" else scores
 
 
 def _column_scores(context: SearchContext, group: UnitGroup, config: ResidualConfig) -> Tensor:
@@ -139,21 +136,11 @@ def _column_scores(context: SearchContext, group: UnitGroup, config: ResidualCon
     else:
         scores = columns.square().sum(0) * mean_square
     if config.standardise == "relative":
-        scores = scores / _positive(scores.sum())
+        scores = relative(scores, scores.sum())
     if config.standardise == "zscore":
         place = context.structure.places_by_path[group.place]
         attends = bool(place.pair_layouts)  # pairs of tokens are multiplied there
-        scores = _zscore(scores.square() if attends else scores)
+        scores = zscore(scores.square() if attends else scores)
         scores = scores * (group.num_units / len(scores))
     owner = owner_index(group).to(scores.device)
     return scores.new_zeros(group.num_units).index_add_(0, owner, scores)
-
-
-def _zscore(scores: Tensor) -> Tensor:
-    """Distance from the mean in standard deviations; 0 where all are equal."""
-    centred = scores - scores.mean()
-    return centred / _positive(centred.square().mean().sqrt())
-
-
-def _positive(value: Tensor) -> Tensor:
-    return value.clamp_min(torch.finfo(value.dtype).tiny)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from prunepath.errors import RequestError
 from prunepath.methods.method import MethodConfig
+from prunepath.methods.standardise import STANDARDS
 from prunepath.statistics.repairs import REPAIRS
 
 __all__ = ["ResidualConfig"]
@@ -13,7 +14,7 @@ __all__ = ["ResidualConfig"]
 _CHOICES = {
     "repair": REPAIRS,
     "metric": ("energy", "wanda", "wifv"),
-    "standardise": ("none", "relative", "zscore"),
+    "standardise": STANDARDS,
 }
 _METRIC_REPAIR = {"wanda": "none", "wifv": "bias"}
 

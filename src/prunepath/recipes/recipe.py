@@ -30,7 +30,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "floor": (int, str),
     "rule": (str,),
     "rule_set": (dict,),
-    "rearrange": (bool,),
+    "rearrange": (str, bool),
     "refit": (str,),
     "bias": (bool,),
 }
@@ -55,7 +55,8 @@ class Recipe:
         floor: smallest width any group keeps, or a part of it (`"10%"`); None: the usual.
         rule: how units are chosen under a budget; empty: the usual.
         rule_set: settings of the rule that differ from its defaults.
-        rearrange: whether units of a group are exchanged afterwards; None: the usual.
+        rearrange: how units of a group are exchanged afterwards, `"kwon"` (or True), `"swaps"` or
+            `"none"` (or False); None: the usual.
         refit: the repair after a cut, `"none"` where the paper has none; empty: the usual.
         bias: whether the repair moves biases; None: the usual.
 
@@ -83,7 +84,7 @@ class Recipe:
     floor: int | str | None = None
     rule: str = ""
     rule_set: Mapping[str, Any] = field(default_factory=dict)
-    rearrange: bool | None = None
+    rearrange: bool | str | None = None
     refit: str = ""
     bias: bool | None = None
 

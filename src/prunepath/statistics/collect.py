@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from prunepath.data.samples import Samples
 from prunepath.statistics.gate_gradients import reading_gates
 from prunepath.statistics.influence import reading_influence
+from prunepath.statistics.padding import padding_masks, real_rows
 from prunepath.statistics.sums import Statistics
 from prunepath.statistics.weights import reading_weights
 from prunepath.structure.matrices import own_inputs
@@ -99,8 +100,7 @@ class Recorder:
     def begin(self, samples: Samples) -> None:
         """Say which batch the next forward pass is over, and count it."""
         self._samples = len(samples)
-        masks = (samples.inputs.get(name) for name in ("attention_mask", "decoder_attention_mask"))
-        self._masks = tuple(mask.bool() for mask in masks if mask is not None and not mask.all())
+        self._masks = padding_masks(samples)
         if self.wanted.backward:
             self.sums.tokens += len(samples) if self.per_sample else samples.num_tokens
         self.sums.windows += 1
@@ -133,11 +133,7 @@ class Recorder:
 
     def real(self, rows: Tensor) -> Tensor:
         """Rows (N, n) of an activation that are no padding."""
-        flat = rows.detach().reshape(-1, rows.shape[-1])
-        for mask in self._masks:
-            if rows.shape[:-1] in (mask.shape, (mask.numel(),)):
-                return flat[mask.reshape(-1).to(flat.device)]
-        return flat
+        return real_rows(rows, self._masks)
 
 
 @contextmanager

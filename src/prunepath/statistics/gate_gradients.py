@@ -2,20 +2,22 @@
 
 At gates of 1 the gradient of a gate is the activation times its gradient, summed over the positions
 the unit owns. Groups that gate the same positions (a head beside its own coordinates) are read off
-one product.
+one product. Where gates are given they are multiplied in here, and it is the activation before them
+times the gradient behind, so that closed gates have gradients, too: what opening them would do.
 
 Shapes: ... what an activation has before its last axis, w positions at a gate, U units of a group.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from prunepath.structure.gates import at_site, gate_gradient
+from prunepath.structure.axes import IntArray
+from prunepath.structure.gates import at_site, gate_gradient, owner_index, scaled
 from prunepath.structure.units import UnitGroup
 
 __all__ = ["GateGradients", "Take", "groups_by_site", "reading_gates"]
@@ -29,18 +31,21 @@ def reading_gates(
     groups: Iterable[UnitGroup],
     take: Take,
     reduce: Callable[[Tensor], Tensor] = Tensor.float,
+    gates: Mapping[str, Tensor] | None = None,
 ) -> Iterator[None]:
-    """Hooks that hand over the gradients of gates at 1 on every backward pass inside the block.
+    """Hooks that hand over the gradients of gates on every backward pass inside the block.
 
     Args:
         model: the dense model, frozen.
         groups: whose gates.
         take: told of every group and its gradients, see `GateGradients`.
         reduce: see `GateGradients`.
+        gates: group -> gates of its units that the model runs with, (units,); absent: 1. A router's
+            are not among them: its odds have no finite slope where they are 0.
     """
     with ExitStack() as stack:
         for same in groups_by_site(groups):
-            reader = GateGradients(same, take, reduce)
+            reader = GateGradients(same, take, reduce, gates)
             stack.enter_context(at_site(model, same[0].gate, reader.read))
         yield
 
@@ -62,6 +67,7 @@ class GateGradients:
             the module.
         reduce: what is made of activation times gradient, (..., w), before it is read; it may sum
             over leading axes.
+        gates: see `reading_gates`.
 
     Example:
         >>> reader = GateGradients(groups, lambda group, units: None)  # doctest: +SKIP
@@ -74,9 +80,26 @@ class GateGradients:
         groups: Sequence[UnitGroup],
         take: Take,
         reduce: Callable[[Tensor], Tensor] = Tensor.float,
+        gates: Mapping[str, Tensor] | None = None,
     ) -> None:
         gate = groups[0].gate
         layout, positions = gate.layout, gate.positions
+        own = {
+            group.name: gates[group.name].detach()[owner_index(group)]
+            for group in groups
+            if gates and group.name in gates
+        }
+        self._gate = None
+        if own:
+            scale = torch.stack(list(own.values())).prod(0)
+            whole = torch.ones(gate.axis.size, dtype=scale.dtype)
+            self._gate = scale if positions is None else _placed(whole, positions, scale)
+        # A gate's slope is what the other gates of its positions let through.
+        self._others = {
+            group.name: torch.stack([own[name] for name in own if name != group.name]).prod(0)
+            for group in groups
+            if any(name != group.name for name in own)
+        }
         self._take, self._reduce = take, reduce
         self._where = None if positions is None else torch.from_numpy(positions)
         self._sizes, self._side = layout.sizes, gate.side
@@ -92,10 +115,12 @@ class GateGradients:
     def read(self, activation: Tensor) -> Tensor:
         """The edit for `structure.gates.at_site`: returns the activation, and listens."""
         if not torch.is_grad_enabled():  # a run that only stores layer inputs
-            return activation
+            return activation if self._gate is None else scaled(activation, self._gate, self._side)
         if not activation.requires_grad:
             activation = activation.detach().requires_grad_()
         value = activation.detach()
+        if self._gate is not None:
+            activation = scaled(activation, self._gate, self._side)
         activation.register_hook(lambda gradient: self._split(value, gradient))  # type: ignore[no-untyped-call]
         return activation
 
@@ -104,7 +129,15 @@ class GateGradients:
         if self._where is not None:
             contribution = contribution.index_select(-1, self._where.to(contribution.device))
         leading = contribution.shape[:-1]
-        contribution = contribution.reshape(*leading, *self._sizes)
         for group, others in self._groups:  # a unit's gradient sums over the factors it lacks
-            units = contribution.sum(others) if others else contribution
+            units = contribution
+            if group.name in self._others:
+                units = units * self._others[group.name].to(units)
+            units = units.reshape(*leading, *self._sizes)
+            units = units.sum(others) if others else units
             self._take(group, units.reshape(*leading, group.num_units))
+
+
+def _placed(whole: Tensor, positions: IntArray, part: Tensor) -> Tensor:
+    """A part of an axis among ones."""
+    return whole.index_copy(0, torch.from_numpy(positions), part)

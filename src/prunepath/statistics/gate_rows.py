@@ -11,7 +11,7 @@ Shapes: N samples, R rows, U units of a group.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,7 +22,7 @@ from prunepath.progress import Progress, track
 from prunepath.statistics.collect import checkpointed_layers
 from prunepath.statistics.gate_gradients import reading_gates
 from prunepath.statistics.run import draw_backward
-from prunepath.structure.gates import frozen
+from prunepath.structure.gates import frozen, gated
 from prunepath.structure.units import Structure, UnitGroup
 
 if TYPE_CHECKING:
@@ -43,9 +43,10 @@ def gate_rows(
     groups: Sequence[UnitGroup],
     *,
     seed: int = 0,
+    gates: Mapping[str, Tensor] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Tensor]:
-    """Gradients of gates at 1 on label-free draws (`Task.draw` with the objective `kl`).
+    """Gradients of gates on label-free draws (`Task.draw` with the objective `kl`).
 
     Draws have mean zero and are independent, so sums of them have the same mean outer product as
     many of one: a row is a sample where the loss has one term per sample, a run of tokens where it
@@ -59,6 +60,8 @@ def gate_rows(
         samples: calibration samples; their labels are not needed.
         groups: whose gradients are wanted.
         seed: of the draws.
+        gates: group -> gates that the model runs with, (units,), read or not; absent: 1. Draws are
+            then from the gated model's own answers.
         progress: who listens.
 
     Returns:
@@ -95,7 +98,14 @@ def gate_rows(
             own = before + own
         batch_rows[group.name] = own
 
-    with frozen(model), checkpointed_layers(model, structure), reading_gates(model, groups, take):
+    read = {group.name for group in groups}
+    unread = {name: gate for name, gate in (gates or {}).items() if name not in read}
+    with (
+        frozen(model),
+        checkpointed_layers(model, structure),
+        gated(model, structure, unread),
+        reading_gates(model, groups, take, gates=gates),
+    ):
         batches = list(samples.batches(task.counts.batch))
         for index in track(progress, range(len(batches)), "reading gate gradients", len(batches)):
             batch, size = batches[index], len(batches[index])

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from prunepath.errors import RequestError
-from prunepath.methods.method import MethodConfig
+from prunepath.methods.standardise import ScoreConfig
 
 __all__ = ["AFTER_SCORING", "OptinConfig"]
 
-AFTER_SCORING = ("lambda_kd", "md_norm", "horizon", "legacy")
+AFTER_SCORING = ("lambda_kd", "md_norm", "horizon", "legacy", "standardise")
 """Settings that say how stored scores become damages; all others decide what is measured."""
 
 _CHOICES = {
@@ -20,7 +20,7 @@ _CHOICES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptinConfig(MethodConfig):
+class OptinConfig(ScoreConfig):
     """Settings of OPTIN.
 
     Raises:
@@ -71,6 +71,7 @@ class OptinConfig(MethodConfig):
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise RequestError(

@@ -18,6 +18,7 @@ from prunepath.methods.optin.gauss_newton import gauss_newton_scores
 from prunepath.methods.optin.hybrid import hybrid_scores
 from prunepath.methods.optin.scene import Scene
 from prunepath.methods.optin.scores import SCORES_FILE, TrajectoryScores
+from prunepath.methods.standardise import standardised
 from prunepath.structure.gates import frozen
 from prunepath.structure.units import Structure
 
@@ -53,8 +54,9 @@ class Optin(Method):
         return self._ranking(scores, structure)
 
     def _ranking(self, scores: TrajectoryScores, structure: Structure) -> Ranking:
-        return Ranking(
+        ranking = Ranking(
             damage=scores.combine(self.config, structure),
             extra={"scores": scores.checksum, "features": list(scores.features)},
             companions={SCORES_FILE: scores},
         )
+        return standardised(ranking, self.config.standardise)
