@@ -50,11 +50,12 @@ def turn_of(entering: Tensor, leaving: Tensor) -> Tensor:
         (3,), float64, on the CPU.
 
     Example:
-        >>> turn_of(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 2.0]])).tolist()
+        >>> found = turn_of(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 2.0]]))
+        >>> [round(value, 6) for value in found.tolist()]
         [1.0, 0.5, 1.0]
     """
     found = torch.zeros(3, dtype=torch.float64)
-    for one, two in zip(entering.split(_CHUNK), leaving.split(_CHUNK), strict=True):
+    for one, two in zip(*(torch.split(part, _CHUNK) for part in (entering, leaving)), strict=True):
         found += _between(_unit(one), _unit(two))
     return found
 

@@ -79,7 +79,7 @@ def output_distance(
 
 def _sum_of_rows(measure: Callable[[Tensor, Tensor], Tensor], own: Tensor, dense: Tensor) -> float:
     total = 0.0
-    for one, two in zip(own.split(_CHUNK), dense.split(_CHUNK), strict=True):
+    for one, two in zip(*(torch.split(part, _CHUNK) for part in (own, dense)), strict=True):
         wide = torch.promote_types(one.dtype, torch.float32)
         total += float(measure(one.to(wide), two.to(wide)).double().sum())
     return total
