@@ -165,6 +165,9 @@ def test_search_extract_load_evaluate(
     assert tuned.rearranged["damage after"] <= tuned.rearranged["damage before"]
     assert tuned.refit["held-out loss with"] <= tuned.refit["held-out loss without"]
     assert sum(p.numel() for p in tuned.model.parameters()) == tuned.allocation.cost.params
+    swapped = prunepath.extract(tmp_path / "path", refit="none", rearrange="swaps", **options)
+    assert swapped.rearranged["distance after"] <= swapped.rearranged["distance before"]
+    assert swapped.allocation.cost == tuned.allocation.cost
     result = prunepath.evaluate(tmp_path / "uniform", data=data, speed=False)
     assert np.isfinite(result.metric.value)
     found = prunepath.inspect(folder)
