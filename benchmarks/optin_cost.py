@@ -147,7 +147,7 @@ def _context(name: str, samples: int) -> Any:
     from dataclasses import replace
 
     from benchmarks.optin_agreement import search_context
-    from prunepath.methods.optin.scene import trimmed
+    from prunepath.methods.optin.batching import trimmed
 
     found = search_context(name, samples)
     return replace(found, samples=trimmed(found.samples))

@@ -227,29 +227,38 @@ class _Folder:
         """L_MD (C, Z) and the answer's distance (C,) of some candidates."""
         scene, count = self._scene, len(masks_Cw)
         rows: list[list[Tensor]] = [[] for _ in site.features]
+        answers: list[list[Tensor]] = [[] for _ in range(count)]
         kd = np.zeros(count)
-        total = 0
         for part, outputs in zip(scene.parts, kept, strict=True):
+            found: list[list[Tensor]] = [[] for _ in site.features]
+            done = 0
+            for masks in torch.split(masks_Cw, min(scene.folds(part), self._at_once)):
+                folded = len(masks)
 
-            def take(place: int, feature: Tensor, part: Any = part) -> Tensor:
-                found: Tensor = part.rows.folded(site.features[place], feature, count)
-                return found
+                def take(place: int, feature: Tensor, part: Part = part, n: int = folded) -> Tensor:
+                    return part.rows.folded(site.features[place], feature, n)
 
-            inputs = repeated(part.samples.to(scene.device), count)
-            answer, features = self._masked_run(site, outputs, masks_Cw, inputs, take)
-            for own, feature in zip(rows, features, strict=True):
-                own.append(feature)
-            weight = scene.weight(part.samples)
-            total += weight
-            for candidate in range(count):
-                own_answer = block_of(answer, part.answer, candidate)
-                kd[candidate] += weight * self._distance(own_answer, part)
+                inputs = repeated(part.samples.to(scene.device), folded)
+                answer, features = self._masked_run(site, outputs, masks, inputs, take)
+                for own, feature in zip(found, features, strict=True):
+                    own.append(feature)
+                for row in range(folded):
+                    own_answer = block_of(answer, part.answer, row)
+                    if scene.whole is None:
+                        kd[done + row] += scene.share(part) * self._distance(own_answer, part)
+                    else:
+                        answers[done + row].append(own_answer)
+                done += folded
+            for kept_rows, own in zip(rows, found, strict=True):
+                kept_rows.append(torch.cat(own))
         md = np.zeros((count, len(scene.trajectory.sites)))
-        for place, own in zip(site.features, rows, strict=True):
-            distance = manifold_distance(torch.cat(own, dim=1), scene.teachers[place])
+        for place, parts in zip(site.features, rows, strict=True):
+            distance = manifold_distance(torch.cat(parts, dim=1), scene.teachers[place])
             md[:, place] = distance.double().cpu().numpy()
+        if scene.whole is not None:
+            kd = np.array([self._distance(torch.cat(own), scene.whole) for own in answers])
         # Rounding leaves divergences of nothing a hair below zero.
-        return md, np.maximum(kd / total, 0.0) if np.isfinite(kd).all() else kd
+        return md, np.maximum(kd, 0.0) if np.isfinite(kd).all() else kd
 
     def _distance(self, answer: Tensor, part: Part) -> float:
         """How far an answer is from the dense one, mean per loss row."""
