@@ -22,7 +22,7 @@ from tests.optin.test_exact import Notes, some
 
 def price(passes: list[list[int]], sizes: list[int], rows: int) -> float:
     """Rows with their padding, and what passes cost by themselves."""
-    return sum(len(each) * max(sizes[i] for i in each) + rows / 16 for each in passes)
+    return sum(len(each) * max(sizes[i] for i in each) + rows / 64 for each in passes)
 
 
 @pytest.mark.parametrize("rows", [12, 40, 100])
@@ -43,7 +43,7 @@ def test_no_other_division_by_length_is_cheaper(rows: int) -> None:
 
 
 def test_a_sample_longer_than_a_pass_runs_alone() -> None:
-    assert by_length([2, 90, 3], rows=8, most=9) == [[0, 2], [1]]
+    assert by_length([2, 90, 3], rows=80, most=9) == [[0, 2], [1]]
 
 
 def uneven(name: str, count: int = 6) -> Samples:
@@ -143,3 +143,24 @@ def test_what_compares_samples_sees_all_of_them() -> None:
 def test_lengths_count_to_the_last_real_token() -> None:
     mask = torch.tensor([[1, 0, 1, 0], [1, 1, 0, 0], [0, 1, 1, 1]])
     assert lengths(Samples(inputs={"input_ids": mask, "attention_mask": mask})) == [3, 2, 4]
+
+
+def test_a_part_counts_for_the_tokens_its_answer_is_compared_on() -> None:
+    """Hidden ones, of which a short text may have none."""
+    samples = uneven("albert")
+    labels = torch.full_like(samples.inputs["input_ids"], -100)
+    labels[2:, ::2] = 1
+    labels[samples.inputs["attention_mask"] == 0] = -100
+    there = replace(context("albert", True), samples=replace(samples, labels=labels))
+    with frozen(there.model):
+        short = Scene.of(there, OptinConfig(candidates_tokens=9))
+        whole = Scene.of(there, OptinConfig(candidates_tokens=9999))
+    whole = replace(whole, shortens=False)
+    assert len(short.parts) > 3
+    assert len(whole.parts) == 1
+    assert any(short.share(part) == 0 for part in short.parts)
+    assert sum(map(short.share, short.parts)) == pytest.approx(1)
+    wanted = some(short, 2)
+    one, other = measure(whole, wanted, "a"), measure(short, wanted, "b")
+    for group in wanted:
+        np.testing.assert_allclose(one[group][1], other[group][1], rtol=1e-6, atol=1e-12)

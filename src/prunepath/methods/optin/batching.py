@@ -21,7 +21,7 @@ __all__ = ["MASKS", "by_length", "lengths", "masks_of", "trimmed"]
 
 MASKS = ("attention_mask", "decoder_attention_mask")
 """Inputs that mark padding, one a side."""
-_A_PASS = 16
+_A_PASS = 64
 """What a pass costs beside its rows: those of the largest one divided by this."""
 
 
@@ -36,7 +36,7 @@ def trimmed(samples: Samples) -> Samples:
 
     What is padded on the left stays: some models count positions from there.
     """
-    inputs = dict(samples.inputs)
+    inputs, labels = dict(samples.inputs), samples.labels
     for name, mask in masks_of(samples).items():
         width = int(mask.any(0).nonzero().max()) + 1
         side = name.partition("attention_mask")[0]
@@ -44,7 +44,10 @@ def trimmed(samples: Samples) -> Samples:
             same_side = other.startswith("decoder_") == bool(side)
             if same_side and value.ndim == 2 and value.shape[1] == mask.shape[1]:
                 inputs[other] = value[:, :width]
-    return replace(samples, inputs=inputs, fingerprint=samples.fingerprint)
+        answered = bool(side) or MASKS[1] not in samples.inputs  # labels are of what is written
+        if labels is not None and labels.ndim == 2 and answered:
+            labels = labels[:, :width] if labels.shape[1] == mask.shape[1] else labels
+    return replace(samples, inputs=inputs, labels=labels, fingerprint=samples.fingerprint)
 
 
 def lengths(samples: Samples) -> list[int]:
@@ -68,7 +71,7 @@ def by_length(lengths: Sequence[int], rows: int, most: int) -> list[list[int]]:
         Samples of every pass, ascending; passes with short samples first.
 
     Example:
-        >>> by_length([9, 2, 3, 2], rows=64, most=8)
+        >>> by_length([9, 2, 3, 2], rows=256, most=8)
         [[1, 2, 3], [0]]
     """
     order = sorted(range(len(lengths)), key=lambda sample: lengths[sample])

@@ -244,10 +244,10 @@ class _Folder:
                     own.append(feature)
                 for row in range(folded):
                     own_answer = block_of(answer, part.answer, row)
-                    if scene.whole is None:
-                        kd[done + row] += scene.share(part) * self._distance(own_answer, part)
-                    else:
+                    if scene.whole is not None:
                         answers[done + row].append(own_answer)
+                    elif scene.share(part):  # a part may have no row that counts, and no mean
+                        kd[done + row] += scene.share(part) * self._distance(own_answer, part)
                 done += folded
             for kept_rows, own in zip(rows, found, strict=True):
                 kept_rows.append(torch.cat(own))

@@ -33,6 +33,7 @@ _ROWS = {"cpu": 2**12}
 """Rows of one pass where no number is given; on a CPU more of them leave the cache (minilm-l6: a
 removal in the first layer costs 0.85 to 0.94 of a plain pass below 6,000 rows, 1.25 at 32,000)."""
 _ROWS_ELSEWHERE = 2**15
+_NO_LABEL = -100
 _ALLOWED = {torch.float32: 1e-4, torch.float64: 1e-8}
 _ALLOWED_ROUNDED = 5e-2  # bfloat16 and float16 round every activation
 
@@ -245,7 +246,14 @@ class Scene:
 
     def weight(self, samples: Samples) -> int:
         """Loss rows of some samples: what their mean distance counts for."""
-        return samples.num_tokens if self.context.task.loss_rows == "token" else len(samples)
+        if self.context.task.loss_rows == "sample":
+            return len(samples)
+        written = samples.inputs.get("decoder_attention_mask")
+        if written is not None:
+            return int(written.sum())
+        if samples.labels is not None and samples.labels.ndim == 2:  # some tokens are hidden
+            return int((samples.labels != _NO_LABEL).sum())
+        return samples.num_tokens
 
 
 def repeated(inputs: Mapping[str, Tensor], times: int) -> dict[str, Tensor]:
