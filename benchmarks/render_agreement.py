@@ -27,10 +27,12 @@ def agreement_section(rows: list[Row]) -> list[str]:
         "`gn` estimates all units from so many probes. Spearman correlation over all sampled units",
         "of a kind / mean over the places of one kind, of both terms of the score. Mode `hybrid`",
         "measures heads and sub-layers exactly, whatever is estimated. `picks`: share of the units",
-        "that estimates alone keep among those exact scores keep at 60% of the MACs of the finest",
-        "units, every sampled unit standing for others of its group.",
+        "that estimates alone, and `hybrid`, keep among those exact scores keep at 60% of the MACs",
+        "of the finest units; decided on a sample of the units near the cut, measured exactly,",
+        "each standing for several (rows without `hybrid`: on the sample of all units).",
         "",
-        "| model | probes | kind | L_MD: all / within | L_KD: all / within | units | picks |",
+        "| model | probes | kind | L_MD: all / within | L_KD: all / within | units "
+        "| picks: gn / hybrid |",
         "|---|---|---|---|---|---|---|",
     ]
     for model, probes in runs:
@@ -38,13 +40,18 @@ def agreement_section(rows: list[Row]) -> list[str]:
         picks = newest.get((model, probes, "all", "picks"))
         for number, kind in enumerate(kinds):
             md, kd = (newest[model, probes, kind, term] for term in ("md", "kd"))
-            last = f"{100 * picks['picks']:.1f} %" if number == 0 and picks is not None else ""
+            last = _picks(picks) if number == 0 and picks is not None else ""
             title = f"{_MODELS[model]} | {probes}" if number == 0 else " | "
             lines.append(
                 f"| {title} | {kind} | {_pair(md)} | {_pair(kd)} | {md['units_compared']:.0f} "
                 f"| {last} |"
             )
     return [*lines, ""]
+
+
+def _picks(row: Row) -> str:
+    alone = f"{100 * row['picks']:.1f} %"
+    return alone if "hybrid" not in row else f"{alone} / {100 * row['hybrid']:.1f} %"
 
 
 def _pair(row: Row) -> str:
