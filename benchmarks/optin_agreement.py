@@ -1,7 +1,7 @@
 """How well OPTIN's estimates agree with removing units one by one, and what they cost.
 
     python -m benchmarks optin [--models minilm,vit,smollm2] [--probes 8,24,48] [--seeds 1]
-                               [--units 30] [--every 1] [--near 800]
+                               [--units 30] [--every 1] [--near 800] [--shares 0.005]
 
 A random sample of the units of every place is removed and measured exactly, once; the estimates of
 every number of probes are compared with that. Work is counted in processor seconds of the dense
@@ -9,10 +9,11 @@ forward pass over the same samples, so that other programs do not count. `within
 groups.
 
 `picks` is the share of units that a way of scoring keeps among those exact scores keep at 60% of
-the MACs of the finest units: estimates alone, and mode `hybrid`. Only units near the cut can be
-decided otherwise, so further units are measured exactly there: `--near` of those whose first
-estimate of damage per parameter is within a factor of 1.5 of that at the cut (hardly any is off by
-as much), each standing for several; all others count as kept, or left out, by both.
+the MACs of the finest units: estimates alone, and mode `hybrid` with each `exact_share`. Only units
+near the cut can be decided otherwise, so further units are measured exactly there: `--near` of
+those whose first estimate of damage per parameter is within a factor of 1.5 of that at the cut
+(hardly any is off by as much), each standing for several; all others count as kept, or left out,
+by both.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--units", type=int, default=30, help="units of every group")
     parser.add_argument("--every", type=int, default=1, help="only every so many layers")
     parser.add_argument("--near", type=int, default=800, help="units near the cut; 0: no picks")
+    parser.add_argument("--shares", default="0.005", help="exact shares of hybrid mode")
     options = parser.parse_args(arguments)
+    shares = [float(share) for share in options.shares.split(",")]
     rows = Rows("optin")
     for name in options.models.split(","):
         if name not in NAMES:
@@ -65,7 +68,7 @@ def main(arguments: list[str]) -> None:
         if missing:
             agreement = _Agreement(name, options.units, options.every, options.near)
             for key in missing:
-                for row in agreement.measured(key["probes"], key["seed"]):
+                for row in agreement.measured(key["probes"], key["seed"], shares):
                     rows.add({**key, "every": options.every, **row})
 
 
@@ -88,8 +91,10 @@ class _Agreement:
         self._exact = self._measured_exactly(folder, self._wanted)
         self._near, self._near_folder = near, OUT / f"optin-{name}-near-{near}-{every}"
 
-    def measured(self, probes: int, seed: int) -> list[dict[str, Any]]:
-        """Rows of one number of probes, one for each kind of units, and one for the picks."""
+    def measured(self, probes: int, seed: int, shares: Sequence[float]) -> list[dict[str, Any]]:
+        """Rows of one number of probes: of every kind of units, and picks of every share."""
+        from dataclasses import replace
+
         from prunepath.methods.optin.gauss_newton import gauss_newton_scores
         from prunepath.methods.optin.hybrid import refined
         from prunepath.structure.gates import frozen
@@ -114,14 +119,16 @@ class _Agreement:
                     if group.name in self._wanted
                 ]  # fmt: skip
                 rows.append({"kind": kind, "term": term, **_agreement(pairs), **cost})
-        if not self._near:
-            return rows
-        start = time.process_time()
-        with frozen(self._context.model):
-            both = refined(_seeded(scene, seed), scores)
-        cost["forwards_hybrid"] = cost["forwards"] + (time.process_time() - start) / self._forward
-        picks = self._picks(scene, scores, both)
-        return [*rows, {"kind": "all", "term": "picks", **picks, **cost}]
+        for share in shares if self._near else ():
+            config = replace(scene.config, exact_share=share)
+            start = time.process_time()
+            with frozen(self._context.model):
+                both = refined(_seeded(replace(scene, config=config), seed), scores)
+            more = (time.process_time() - start) / self._forward
+            picks = {"exact_share": share, "forwards_hybrid": cost["forwards"] + more}
+            picks |= self._picks(scene, scores, both)
+            rows.append({"kind": "all", "term": "picks", **picks, **cost})
+        return rows
 
     def _picks(self, scene: Any, estimated: Any, hybrid: Any) -> dict[str, float]:
         """Both ways' picks: all units, those near the cut that were not measured left out and
@@ -161,7 +168,6 @@ class _Agreement:
             "measured_near": float(sum(map(len, chosen.values()))),
             "in_band": float(sum(map(np.sum, band.values()))),
             "exact_units": float(sum(int(known.sum()) for known in hybrid.exact.values())),
-            "exact_share": scene.config.exact_share,
         }
 
     def _near_units(
