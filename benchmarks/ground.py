@@ -207,7 +207,7 @@ class Ground:
 
 
 def _batches(samples: Any, size: int) -> list[Any]:
-    from prunepath.methods.optin.scene import trimmed
+    from prunepath.methods.optin.batching import trimmed
 
     return [trimmed(batch) for batch in samples.batches(size)]
 

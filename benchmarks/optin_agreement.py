@@ -1,13 +1,19 @@
 """How well OPTIN's estimates agree with removing units one by one, and what they cost.
 
     python -m benchmarks optin [--models minilm,vit,smollm2] [--probes 8,24,48] [--seeds 1]
-                               [--units 30] [--every 1]
+                               [--units 30] [--every 1] [--near 800] [--shares 0.005]
 
 A random sample of the units of every place is removed and measured exactly, once; the estimates of
 every number of probes are compared with that. Work is counted in processor seconds of the dense
 forward pass over the same samples, so that other programs do not count. `within` is the mean over
-groups, `picks` the share of units (each sampled one stands for its group) that estimates keep
-among those exact scores keep at 60% of the MACs of the finest units.
+groups.
+
+`picks` is the share of units that a way of scoring keeps among those exact scores keep at 60% of
+the MACs of the finest units: estimates alone, and mode `hybrid` with each `exact_share`. Only units
+near the cut can be decided otherwise, so further units are measured exactly there: `--near` of
+those whose first estimate of damage per parameter is within a factor of 1.5 of that at the cut
+(hardly any is off by as much), each standing for several; all others count as kept, or left out,
+by both.
 """
 
 from __future__ import annotations
@@ -28,6 +34,7 @@ from benchmarks.protocol import OUT, Rows, opened, text
 FloatArray = NDArray[np.float64]
 NAMES = ("minilm", "vit", "smollm2")
 SAMPLES, WINDOW, CUT = 32, 32, 0.6
+BAND = float(np.log(1.5))
 
 
 def main(arguments: list[str]) -> None:
@@ -38,28 +45,37 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds of the probes")
     parser.add_argument("--units", type=int, default=30, help="units of every group")
     parser.add_argument("--every", type=int, default=1, help="only every so many layers")
+    parser.add_argument("--near", type=int, default=800, help="units near the cut; 0: no picks")
+    parser.add_argument("--shares", default="0.005", help="exact shares of hybrid mode")
     options = parser.parse_args(arguments)
+    shares = [float(share) for share in options.shares.split(",")]
     rows = Rows("optin")
     for name in options.models.split(","):
         if name not in NAMES:
             raise SystemExit(f"unknown model '{name}'; use one of {', '.join(NAMES)}")
         keys = [
-            {"model": name, "probes": int(probes), "seed": seed, "units": options.units}
+            {
+                "model": name,
+                "probes": int(probes),
+                "seed": seed,
+                "units": options.units,
+                "near": options.near,
+            }
             for probes in options.probes.split(",")
             for seed in range(options.seeds)
         ]
         missing = [key for key in keys if not rows.has(every=options.every, **key)]
         if missing:
-            agreement = _Agreement(name, options.units, options.every)
+            agreement = _Agreement(name, options.units, options.every, options.near)
             for key in missing:
-                for row in agreement.measured(key["probes"], key["seed"]):
+                for row in agreement.measured(key["probes"], key["seed"], shares):
                     rows.add({**key, "every": options.every, **row})
 
 
 class _Agreement:
     """One model with exact scores of a sample of its units."""
 
-    def __init__(self, name: str, units: int, every: int) -> None:
+    def __init__(self, name: str, units: int, every: int, near: int) -> None:
         self._context = search_context(name, SAMPLES)
         structure = self._context.structure
         random = np.random.default_rng(0)
@@ -71,11 +87,16 @@ class _Agreement:
             if group.layer % every == 0
         }
         self._forward = self._forward_seconds()
-        self._exact = self._measured_exactly(OUT / f"optin-{name}-{units}-{every}")
+        folder = OUT / f"optin-{name}-{units}-{every}"
+        self._exact = self._measured_exactly(folder, self._wanted)
+        self._near, self._near_folder = near, OUT / f"optin-{name}-near-{near}-{every}"
 
-    def measured(self, probes: int, seed: int) -> list[dict[str, Any]]:
-        """Rows of one number of probes, one for each kind of units, and one for the picks."""
+    def measured(self, probes: int, seed: int, shares: Sequence[float]) -> list[dict[str, Any]]:
+        """Rows of one number of probes: of every kind of units, and picks of every share."""
+        from dataclasses import replace
+
         from prunepath.methods.optin.gauss_newton import gauss_newton_scores
+        from prunepath.methods.optin.hybrid import refined
         from prunepath.structure.gates import frozen
 
         scene = self._scene(probes)
@@ -98,42 +119,84 @@ class _Agreement:
                     if group.name in self._wanted
                 ]  # fmt: skip
                 rows.append({"kind": kind, "term": term, **_agreement(pairs), **cost})
-        picks = self._picks(scores.md, scores.kd, scene)
-        return [*rows, {"kind": "all", "term": "picks", **picks, **cost}]
+        for share in shares if self._near else ():
+            config = replace(scene.config, exact_share=share)
+            start = time.process_time()
+            with frozen(self._context.model):
+                both = refined(_seeded(replace(scene, config=config), seed), scores)
+            more = (time.process_time() - start) / self._forward
+            picks = {"exact_share": share, "forwards_hybrid": cost["forwards"] + more}
+            picks |= self._picks(scene, scores, both)
+            rows.append({"kind": "all", "term": "picks", **picks, **cost})
+        return rows
 
-    def _picks(
-        self, md: Mapping[str, FloatArray], kd: Mapping[str, FloatArray], scene: Any
-    ) -> dict[str, float]:
+    def _picks(self, scene: Any, estimated: Any, hybrid: Any) -> dict[str, float]:
+        """Both ways' picks: all units, those near the cut that were not measured left out and
+        stood for by those that were."""
         from prunepath.structure.cost import unit_cost
 
-        structure = self._context.structure
-        groups = [group for group in structure.finest_groups if group.name in self._wanted]
-        columns: dict[str, list[FloatArray]] = {k: [] for k in ("own", "true", "macs", "many")}
-        units = {group.name: self._wanted[group.name] for group in groups}
-        scales = {
-            "own": _ratio([(md[n][u], kd[n][u]) for n, u in units.items()]),
-            "true": _ratio([self._exact[n] for n in units]),
-        }
+        groups = [g for g in self._context.structure.finest_groups if g.name in self._wanted]
+        chosen, band = self._near_units(scene, estimated)
+        exact = self._measured_exactly(self._near_folder, chosen)
+        scales = [
+            _ratio([(scores.md[n][u], scores.kd[n][u]) for n, u in self._wanted.items()])
+            for scores in (estimated, hybrid)
+        ]
+        true_scale = _ratio([self._exact[name] for name in self._wanted])
+        many = sum(map(np.sum, band.values())) / sum(map(len, chosen.values()))
+        columns: list[list[FloatArray]] = [[], [], [], [], []]
         for group in groups:
-            cost, here = unit_cost(structure, group, scene.longest), units[group.name]
-            own = _damage(md[group.name][here], kd[group.name][here], scales["own"])
-            true = _damage(*self._exact[group.name], scales["true"])
-            many = np.full(len(here), group.num_units / len(here))
-            for key, values in (
-                ("own", own / cost.params),
-                ("true", true / cost.params),
-                ("macs", many * cost.macs),
-                ("many", many),
+            cost = unit_cost(self._context.structure, group, scene.longest)
+            ways = [
+                _damage(scores.md[group.name], scores.kd[group.name], scale)
+                for scores, scale in zip((estimated, hybrid), scales, strict=True)
+            ]
+            true, weight = ways[0].copy(), np.where(band[group.name], 0.0, 1.0)
+            here = chosen[group.name]
+            true[here], weight[here] = _damage(*exact[group.name], true_scale), many
+            for column, values in zip(
+                columns, (*ways, true, np.full(len(true), cost.macs), weight), strict=True
             ):
-                columns[key].append(values)
-        own, true, macs, many = (
-            np.concatenate(columns[k]) for k in ("own", "true", "macs", "many")
-        )
-        kept = [_kept(values, macs) for values in (own, true)]
-        both = float(many[kept[0] & kept[1]].sum() / many[kept[1]].sum())
-        return {"picks": both, "sampled": float(len(own))}
+                column.append(values / cost.params if column is not columns[4] else values)
+        first, second, true, macs, weight = map(np.concatenate, columns)
+        kept = [_kept(values, macs * weight) for values in (first, second, true)]
+        right = float(weight[kept[2]].sum())
+        shares = [float(weight[own & kept[2]].sum()) / right for own in kept[:2]]
+        return {
+            "picks": shares[0],
+            "hybrid": shares[1],
+            "measured_near": float(sum(map(len, chosen.values()))),
+            "in_band": float(sum(map(np.sum, band.values()))),
+            "exact_units": float(sum(int(known.sum()) for known in hybrid.exact.values())),
+        }
 
-    def _measured_exactly(self, folder: Path) -> dict[str, tuple[FloatArray, FloatArray]]:
+    def _near_units(
+        self, scene: Any, estimated: Any
+    ) -> tuple[dict[str, NDArray[np.int64]], dict[str, NDArray[np.bool_]]]:
+        """Group -> units to measure near the cut, and which units those stand for; drawn once."""
+        from prunepath.methods.optin.hybrid import distance_to_cut
+
+        groups = self._context.structure.finest_groups
+        file = self._near_folder.with_suffix(".band.npz")
+        if not file.exists():
+            distance = distance_to_cut(scene, estimated)
+            parts = np.split(distance <= BAND, np.cumsum([g.num_units for g in groups])[:-1])
+            file.parent.mkdir(parents=True, exist_ok=True)
+            np.savez(file, **{g.name: part for g, part in zip(groups, parts, strict=True)})
+        with np.load(file) as kept:
+            band = {g.name: kept[g.name] for g in groups if g.name in self._wanted}
+        all_near = [(name, int(u)) for name, near in band.items() for u in np.flatnonzero(near)]
+        size = min(self._near, len(all_near))
+        drawn = np.random.default_rng(0).choice(len(all_near), size, replace=False)
+        chosen: dict[str, list[int]] = {name: [] for name in band}
+        for index in sorted(drawn):
+            name, unit = all_near[index]
+            chosen[name].append(unit)
+        return {name: np.array(units, dtype=np.int64) for name, units in chosen.items()}, band
+
+    def _measured_exactly(
+        self, folder: Path, wanted: Mapping[str, NDArray[np.int64]]
+    ) -> dict[str, tuple[FloatArray, FloatArray]]:
         from dataclasses import replace
 
         from prunepath.methods.optin.exact import measure
@@ -143,11 +206,15 @@ class _Agreement:
             folder.mkdir(parents=True, exist_ok=True)
             scene = self._scene(1)
             context = replace(scene.context, state_folder=folder)
-            found = measure(replace(scene, context=context), self._wanted, "exact")
+            found = measure(replace(scene, context=context), wanted, "exact")
             flat = {f"{n}|{i}": v[i] for n, v in found.items() for i in (0, 1)}
             np.savez(file, **flat)  # type: ignore[arg-type]
+        empty = (np.zeros((0, 1)), np.zeros(0))
         with np.load(file) as kept:
-            return {name: (kept[f"{name}|0"], kept[f"{name}|1"]) for name in self._wanted}
+            return {
+                name: (kept[f"{name}|0"], kept[f"{name}|1"]) if f"{name}|0" in kept else empty
+                for name in wanted
+            }
 
     def _scene(self, probes: int) -> Any:
         from prunepath.methods.optin.config import OptinConfig

@@ -6,8 +6,8 @@ Four processes for each model, all on the same calibration samples, so that none
 another one left in memory: the released loop over some candidates (`optin_naive`), a forward pass
 of the dense model over the whole batch, and the scores (mode hybrid, without the pass for the
 refit's moments) of all units, and of those alone that the loop removes: heads and FFN channels.
-Batches are those of the released runs, 128 sentences and 32 images, and sentences are padded to the
-longest of the batch for all.
+Batches are those of the released runs, 128 sentences and 32 images. Sentences are padded to the
+longest of the batch for loop and forward pass; the scores are free to run them in other company.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def _context(name: str, samples: int) -> Any:
     from dataclasses import replace
 
     from benchmarks.optin_agreement import search_context
-    from prunepath.methods.optin.scene import trimmed
+    from prunepath.methods.optin.batching import trimmed
 
     found = search_context(name, samples)
     return replace(found, samples=trimmed(found.samples))

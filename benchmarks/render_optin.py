@@ -28,9 +28,10 @@ def cost_section(rows: list[Row]) -> list[str]:
         "in a second line of the same heads and channels alone, every head measured exactly, on",
         "the same samples, with the model loaded and its structure known; the pass that collects",
         "moments for the refit is another matter and not counted. Batches are as large as the",
-        "released ones; texts are padded to the longest of the batch for both. Memory is resident",
-        "bytes of a process of its own at the peak, the loaded model included; `added` is what a",
-        "plain forward pass over the whole batch, and scoring, add to the loaded model.",
+        "released ones; the loop and the forward pass have texts padded to the longest of the",
+        "batch, the scores run texts with others of their length. Memory is resident bytes of",
+        "a process of its own at the peak, the loaded model included; `added` is what a plain",
+        "forward pass over the whole batch, and scoring, add to the loaded model.",
         "",
         "| model | samples | threads | forward pass (s) | released loop (s) | scores (s) "
         "| in forward passes | loop / scores | units scored (removed one by one) "

@@ -291,3 +291,31 @@ def test_a_search_leaves_no_hook_behind() -> None:
         assert "forward" not in module.__dict__, name
         assert not module._forward_hooks, name
         assert not module._forward_pre_hooks, name
+
+
+def test_a_layer_is_recorded_from_where_the_one_before_was() -> None:
+    """And no further than its last gate: every layer is computed once, not once for each layer."""
+    found = scene("bert", candidates_tokens=9999)
+    model, task = found.context.model, found.context.task
+    layers = list(model.bert.encoder.layer)
+    assert len(found.parts) == 1
+    calls: list[int] = []
+    handles = [
+        layer.intermediate.dense.register_forward_hook(lambda *_, index=index: calls.append(index))
+        for index, layer in enumerate(layers)
+    ]
+    try:
+        with frozen(model), torch.no_grad():
+            folder = exact._Folder(found)
+            groups = found.context.structure.groups
+            by_layer = [[g for g in groups if g.layer == index] for index in range(len(layers))]
+            sites = [folder._sites(own) for own in by_layer]  # tries folding out on the model
+            calls.clear()
+            for own in sites:
+                folder._dense(own)
+            assert sorted(calls) == list(range(len(layers)))
+            task.output(model, found.samples.inputs)
+            assert len(calls) == 2 * len(layers)
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -7,9 +7,9 @@ import torch
 
 from prunepath.data.samples import Samples
 from prunepath.methods.optin import rows as rows_module
+from prunepath.methods.optin.batching import trimmed
 from prunepath.methods.optin.features import FeatureSite
 from prunepath.methods.optin.rows import Teacher, TokenRows, manifold_distance, normalised
-from prunepath.methods.optin.scene import trimmed
 
 SITES = (FeatureSite("a", "output", "a", 0), FeatureSite("b", "input", "a", 1, 2))
 
@@ -83,7 +83,7 @@ def test_parts_hold_the_rows_of_their_samples() -> None:
     samples = texts()
     rows = TokenRows.draw(SITES[:1], [torch.zeros(1, 8, 4)], 1, samples, 11, 0)
     feature = torch.randn(3, 8, 4)
-    parts = [rows.part(start, start + 1).rows(0, feature[start : start + 1]) for start in range(3)]
+    parts = [rows.of([start]).rows(0, feature[start : start + 1]) for start in range(3)]
     assert torch.equal(torch.cat(parts), rows.rows(0, feature))
     assert torch.allclose(rows.rows(0, feature).norm(dim=-1), torch.ones(11))
 

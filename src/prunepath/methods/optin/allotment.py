@@ -21,10 +21,12 @@ from torch import Tensor
 from prunepath.methods.method import FloatArray
 from prunepath.structure.units import Structure
 
-__all__ = ["Allotment", "Pilot", "alike"]
+__all__ = ["Allotment", "Pilot", "alike", "cheapest_chunks", "padded"]
 
 _WATCHED = 16
 """Units of every place that the pilot is kept of, sample by sample."""
+_POOLS = (1, 2, 4, 8)
+"""Out of so many chunks' samples those of about one length may be put together."""
 _ALIKE = 3.0
 """Samples run together whose W differ by less than this factor: probes go by its root."""
 
@@ -100,6 +102,7 @@ class Allotment:
         chunks: Sequence[Sequence[int]],
         costs: Sequence[float],
         budget: float,
+        prices: Sequence[float] | None = None,
     ) -> Allotment:
         """Share a budget out.
 
@@ -108,13 +111,16 @@ class Allotment:
             chunks: samples that run together.
             costs: price of a probe of each feature on all samples, (Z,); 0: there is none.
             budget: what all probes may cost; a probe for everyone is never refused.
+            prices: of every chunk, as a share of a pass over all; by default its samples' share.
 
         Returns:
             As many probes as fit.
         """
-        samples = sum(len(chunk) for chunk in chunks)
         reached = np.asarray(costs) > 0
-        price = np.array([len(chunk) / samples for chunk in chunks])[:, None] * np.asarray(costs)
+        if prices is None:
+            samples = sum(len(chunk) for chunk in chunks)
+            prices = [len(chunk) / samples for chunk in chunks]
+        price = np.array(prices)[:, None] * np.asarray(costs)
         weight = np.stack([importance[list(chunk)].sum(0) for chunk in chunks])
         wish = np.sqrt(weight / np.where(reached, price, 1.0)) * reached
 
@@ -154,3 +160,42 @@ def alike(importance: FloatArray, size: int) -> list[list[int]]:
             largest = float(importance[sample])
         chunks[-1].append(int(sample))
     return [sorted(chunk) for chunk in chunks]
+
+
+def padded(chunk: Sequence[int], lengths: Sequence[int]) -> int:
+    """Rows of a chunk whose samples are padded to the longest of them."""
+    return len(chunk) * max(1, *(lengths[sample] for sample in chunk))
+
+
+def cheapest_chunks(
+    importance: FloatArray, lengths: Sequence[int], costs: Sequence[float], size: int
+) -> list[list[int]]:
+    """Samples put together by how much they count, or by that and by their length.
+
+    What counts alike wants equally many probes, what is about as long wants no padding. With
+    probes shared out best, the variance times the price is (sum of sqrt(W a))^2 over chunks and
+    features, so of several divisions the one with the least sum is taken.
+
+    Args:
+        importance: W, (B, Z).
+        lengths: rows of every sample, as far as they cannot be cut.
+        costs: price of a probe of each feature, (Z,).
+        size: most samples of one chunk.
+
+    Returns:
+        Chunks of samples, ascending in each.
+    """
+
+    def pooled(chunks: int) -> list[list[int]]:
+        found = []
+        for pool in alike(importance.sum(1), size * chunks):
+            ordered = sorted(pool, key=lambda sample: lengths[sample])
+            found += [sorted(ordered[i : i + size]) for i in range(0, len(pool), size)]
+        return found
+
+    def root_of_price(chunks: Sequence[Sequence[int]]) -> float:
+        weight = np.stack([importance[list(chunk)].sum(0) for chunk in chunks])
+        rows = np.array([padded(chunk, lengths) for chunk in chunks])
+        return float(np.sqrt(weight * rows[:, None] * np.asarray(costs)).sum())
+
+    return min(map(pooled, _POOLS), key=root_of_price)

@@ -17,6 +17,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from prunepath.errors import NumericsError, RequestError
 from prunepath.methods.method import FloatArray
 from prunepath.methods.optin.features import reading
 from prunepath.methods.optin.folding import (
+    Key,
     Prefix,
     block_of,
     gate_axis,
@@ -139,18 +141,14 @@ class _Folder:
         self._scene = scene
         self._at_once = scene.candidates_at_once
         self._folds: dict[tuple[str, ...], bool] = {}
+        self._known: tuple[_Site, list[dict[Key, Any]]] | None = None
 
     def layer(
         self, groups: Sequence[UnitGroup], wanted: Mapping[str, Units], bar: Iterator[int]
     ) -> dict[str, Measured]:
         """All wanted units of the groups of one layer."""
         sites = self._sites(groups)
-        keys = {key for site in sites for key in site.prefix.calls}
-        kept = []
-        for part in self._scene.parts:
-            with recorded(self._scene.context.model, keys) as outputs:
-                self._run(part.samples.to(self._scene.device))
-            kept.append(outputs)
+        kept = self._dense(sites)
         found: dict[str, list[Measured]] = {group.name: [] for group in groups}
         for site in sites:
             todo = [(group, int(u)) for group in site.groups for u in wanted[group.name]]
@@ -163,6 +161,24 @@ class _Folder:
             name: (np.stack([md for md, _ in rows]), np.array([float(kd) for _, kd in rows]))
             for name, rows in found.items()
         }
+
+    def _dense(self, sites: Sequence[_Site]) -> list[dict[Key, Any]]:
+        """Part by part, what the dense model's modules in front of some gates return."""
+        keys = {key for site in sites for key in site.prefix.calls}
+        before, self._known = self._known, None
+        if before is not None and self._start(before[0]) > min(map(self._start, sites)):
+            before = None  # not a layer behind that one: another tower, or layers in another order
+        kept = []
+        for number, part in enumerate(self._scene.parts):
+            run = partial(self._run, part.samples.to(self._scene.device))
+            known = None if before is None else (before[0].prefix, before[1][number])
+            kept.append(recorded(self._scene.context.model, keys, run, known))
+        self._known = (max(sites, key=self._start), kept)  # the next layer's pass begins here
+        return kept
+
+    def _start(self, site: _Site) -> int:
+        """Where on the tape a site's gate acts first."""
+        return self._scene.trajectory.start[site.groups[0].name]
 
     def _sites(self, groups: Sequence[UnitGroup]) -> list[_Site]:
         scene = self._scene
@@ -227,29 +243,38 @@ class _Folder:
         """L_MD (C, Z) and the answer's distance (C,) of some candidates."""
         scene, count = self._scene, len(masks_Cw)
         rows: list[list[Tensor]] = [[] for _ in site.features]
+        answers: list[list[Tensor]] = [[] for _ in range(count)]
         kd = np.zeros(count)
-        total = 0
         for part, outputs in zip(scene.parts, kept, strict=True):
+            found: list[list[Tensor]] = [[] for _ in site.features]
+            done = 0
+            for masks in torch.split(masks_Cw, min(scene.folds(part), self._at_once)):
+                folded = len(masks)
 
-            def take(place: int, feature: Tensor, part: Any = part) -> Tensor:
-                found: Tensor = part.rows.folded(site.features[place], feature, count)
-                return found
+                def take(place: int, feature: Tensor, part: Part = part, n: int = folded) -> Tensor:
+                    return part.rows.folded(site.features[place], feature, n)
 
-            inputs = repeated(part.samples.to(scene.device), count)
-            answer, features = self._masked_run(site, outputs, masks_Cw, inputs, take)
-            for own, feature in zip(rows, features, strict=True):
-                own.append(feature)
-            weight = scene.weight(part.samples)
-            total += weight
-            for candidate in range(count):
-                own_answer = block_of(answer, part.answer, candidate)
-                kd[candidate] += weight * self._distance(own_answer, part)
+                inputs = repeated(part.samples.to(scene.device), folded)
+                answer, features = self._masked_run(site, outputs, masks, inputs, take)
+                for own, feature in zip(found, features, strict=True):
+                    own.append(feature)
+                for row in range(folded):
+                    own_answer = block_of(answer, part.answer, row)
+                    if scene.whole is not None:
+                        answers[done + row].append(own_answer)
+                    elif scene.share(part):  # a part may have no row that counts, and no mean
+                        kd[done + row] += scene.share(part) * self._distance(own_answer, part)
+                done += folded
+            for kept_rows, own in zip(rows, found, strict=True):
+                kept_rows.append(torch.cat(own))
         md = np.zeros((count, len(scene.trajectory.sites)))
-        for place, own in zip(site.features, rows, strict=True):
-            distance = manifold_distance(torch.cat(own, dim=1), scene.teachers[place])
+        for place, parts in zip(site.features, rows, strict=True):
+            distance = manifold_distance(torch.cat(parts, dim=1), scene.teachers[place])
             md[:, place] = distance.double().cpu().numpy()
+        if scene.whole is not None:
+            kd = np.array([self._distance(torch.cat(own), scene.whole) for own in answers])
         # Rounding leaves divergences of nothing a hair below zero.
-        return md, np.maximum(kd / total, 0.0) if np.isfinite(kd).all() else kd
+        return md, np.maximum(kd, 0.0) if np.isfinite(kd).all() else kd
 
     def _distance(self, answer: Tensor, part: Part) -> float:
         """How far an answer is from the dense one, mean per loss row."""
@@ -290,8 +315,7 @@ class _Folder:
         expected = [
             self._masked_run(plain, {}, mask[None], inputs, None) for mask in masks
         ]  # answer and features, gated and dense
-        with recorded(scene.context.model, site.prefix.calls) as outputs:
-            self._run(inputs)
+        outputs = recorded(scene.context.model, site.prefix.calls, partial(self._run, inputs))
         try:
             if site.axis is None:
                 found = [

@@ -11,7 +11,7 @@ Shapes: C candidates, B samples, w positions at a gate.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from prunepath.methods.optin.tape import Call, CallTape
 from prunepath.structure.gates import at_site, scaled
 from prunepath.structure.units import GateSite
 
-__all__ = ["Prefix", "block_of", "gate_axis", "masked", "prefix_of", "recorded", "replaying"]
+__all__ = ["Key", "Prefix", "block_of", "gate_axis", "masked", "prefix_of", "recorded", "replaying"]
 
 Key = tuple[str, int]
 """A call: module and how many calls of it came before."""
@@ -118,25 +118,45 @@ def gate_axis(model: nn.Module, once: CallTape, twice: CallTape, gate: GateSite)
     return found.pop() if len(found) == 1 else None
 
 
-@contextmanager
-def recorded(model: nn.Module, keys: Iterable[Key]) -> Iterator[dict[Key, Any]]:
-    """Keep what these calls return while the model runs once inside the block."""
+def recorded(
+    model: nn.Module,
+    keys: Iterable[Key],
+    run: Callable[[], object],
+    known: tuple[Prefix, Mapping[Key, Any]] | None = None,
+) -> dict[Key, Any]:
+    """What these calls return on the dense model; nothing behind the last of them is computed.
+
+    Args:
+        model: the model.
+        keys: the calls.
+        run: runs the model once.
+        known: what has finished before an earlier gate, and what it returned: not computed again.
+    """
     wanted = set(keys)
     kept: dict[Key, Any] = {}
+    prefix, outputs = known or (Prefix({}, {}), {})
     with ExitStack() as stack:
+        stack.enter_context(replaying(model, prefix, outputs, 1))
         for name in {name for name, _ in wanted}:
-            hook = _keep(name, wanted, kept)
+            hook = _keep(name, wanted, kept, prefix.skipped.get(name, 0))
             stack.callback(model.get_submodule(name).register_forward_hook(hook).remove)
-        yield kept
+        if wanted:
+            with suppress(_Enough):
+                run()
+    return kept
 
 
-def _keep(name: str, wanted: set[Key], kept: dict[Key, Any]) -> Any:
-    number = 0
+class _Enough(Exception):
+    """Ends a pass of which everything wanted is known; never seen outside."""
 
+
+def _keep(name: str, wanted: set[Key], kept: dict[Key, Any], number: int) -> Any:
     def hook(_: nn.Module, __: Any, output: Any) -> None:
         nonlocal number
         if (name, number) in wanted:  # a copy: the model may go on to write into its own
             kept[name, number] = _mapped(output, torch.Tensor.clone)
+            if len(kept) == len(wanted):
+                raise _Enough
         number += 1
 
     return hook

@@ -45,7 +45,8 @@ from torch import Tensor
 
 from prunepath.errors import NumericsError
 from prunepath.methods.method import FloatArray
-from prunepath.methods.optin.allotment import Allotment, Pilot, alike
+from prunepath.methods.optin.allotment import Allotment, Pilot, cheapest_chunks, padded
+from prunepath.methods.optin.batching import lengths
 from prunepath.methods.optin.probes import BySample, Graph, Prober
 from prunepath.methods.optin.scene import Scene
 from prunepath.methods.optin.scores import TrajectoryScores
@@ -106,10 +107,11 @@ class _Run:
         self._scene, self._config = scene, scene.config
         self._groups = scene.context.structure.groups
         settings = {key: getattr(scene.config, key) for key in _MEASURED_WITH}
+        settings["shortens"] = scene.shortens
         self._store = RunState(scene.context, "optin-gradients", settings)
         self._prober = Prober(scene)
         self._features = [z for z, cost in enumerate(self._prober.costs) if cost > 0]
-        self._size, self._together = self._chunk_size()
+        self._size = self._chunk_size()
         self._pilot = Pilot.empty(scene.context.structure, len(scene.samples), self._num_features)
         self._sums = {"pilot": self._empty(), "main": self._empty()}
         self._done = {"pilot": 0, "main": 0}
@@ -123,17 +125,23 @@ class _Run:
         self._resume()
         scene, costs = self._scene, self._prober.costs
         count = len(scene.samples)
+        size = min(self._size, -(-count // _CHUNKS))
+        rows = self._rows_of_samples()
+        # What a pass costs is that of samples which run with others of their length.
+        whole = sum(padded(ids, rows) for ids in scene.divided())
         chunks = list(_chunks(range(count), self._size))
+        if scene.shortens:
+            chunks = list(_chunks(np.argsort(rows, kind="stable"), size))
         for index in self._todo("pilot", len(chunks), "probing all"):
             with self._prober.graph(chunks[index]) as graph:
                 self._probe_pilot(chunks[index], graph, index)
             self._finished("pilot", index)
         share = self._pilot.importance()
-        size = min(self._size, -(-count // _CHUNKS))
-        chunks = alike(share.sum(1), size)
-        if self._together:  # what a task compares runs as the exact scores ran it
+        chunks = cheapest_chunks(share, rows, costs, size)
+        if scene.together:
             chunks = list(_chunks(range(count), self._size))
-        plan = Allotment.of(share, chunks, costs, self._config.probes)
+        prices = [padded(ids, rows) / whole for ids in chunks]
+        plan = Allotment.of(share, chunks, costs, self._config.probes, prices)
         draws = self._draws()
         for index in self._todo("main", len(chunks), "probing"):
             with self._prober.graph(chunks[index]) as graph:
@@ -169,9 +177,8 @@ class _Run:
         number = self._answer_probes
         for probe in range(number):
             if draws is None:
-                samples = self._scene.samples.chosen(ids)
                 answer = graph.answer.detach().clone()  # a draw may reuse its memory
-                gradient = context.task.draw(answer, samples, "kl", generator)
+                gradient = context.task.draw(answer, graph.samples, "kl", generator)
             else:
                 gradient = draws[probe][list(ids)]
             found = graph.backward(graph.answer, gradient)
@@ -187,34 +194,34 @@ class _Run:
         compare them. Loss rows that are tokens are independent and drawn chunk by chunk."""
         scene = self._scene
         task = scene.context.task
-        if task.loss_rows == "token" or self._together:
+        if task.loss_rows == "token" or scene.together:
             return None
-        answer = torch.cat([part.answer for part in scene.parts])
+        ids = [sample for part in scene.parts for sample in part.ids]
+        answer = torch.cat([part.answer for part in scene.parts])[np.argsort(ids)]
         generator = self._generator(3, 0)
         return [
             task.draw(answer.clone(), scene.samples, "kl", generator)
             for _ in range(self._answer_probes)
         ]
 
-    def _chunk_size(self) -> tuple[int, bool]:
-        """Samples of one graph, and whether that is so because the task compares samples.
+    def _chunk_size(self) -> int:
+        """Samples of one graph.
 
         A graph holds all layers where a plain pass holds about one, so that of B / L samples
         takes about the memory of a pass over all.
         """
         scene = self._scene
         if self._prober.alone:
-            return 1, False
-        with torch.no_grad():
-            one = scene.context.task.output(
-                scene.context.model, scene.samples.rows(0, 1).to(scene.device)
-            )
-        part = scene.parts[0]
-        if len(part.samples) > 1 and one.shape[1:] != part.answer.shape[1:]:
-            return len(part.samples), True
+            return 1
+        if scene.together:  # what a task compares runs as the exact scores ran it
+            return len(scene.parts[0].samples)
         layers = max(1, scene.context.structure.num_layers)
-        size = max(1, 2 * len(scene.samples) // layers)
-        return min(size, scene.samples_at_once), False
+        return min(max(1, 2 * len(scene.samples) // layers), scene.samples_at_once)
+
+    def _rows_of_samples(self) -> list[int]:
+        """Rows of every sample that no pass can do without."""
+        scene = self._scene
+        return lengths(scene.samples) if scene.shortens else [scene.longest] * len(scene.samples)
 
     def _generator(self, purpose: int, index: int) -> torch.Generator:
         return self._scene.context.generator(_STREAM + purpose * 100_000 + index)

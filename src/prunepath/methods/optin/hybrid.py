@@ -14,13 +14,14 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from prunepath.methods.method import FloatArray
 from prunepath.methods.optin.exact import Measured, measure
 from prunepath.methods.optin.gauss_newton import gauss_newton_scores
 from prunepath.methods.optin.scene import Scene
 from prunepath.methods.optin.scores import TrajectoryScores
 from prunepath.structure.cost import unit_cost
 
-__all__ = ["hybrid_scores", "nearest_to_cut"]
+__all__ = ["distance_to_cut", "hybrid_scores", "nearest_to_cut", "refined"]
 
 Units = NDArray[np.int64]
 _ROUNDS = 2
@@ -42,8 +43,17 @@ def hybrid_scores(scene: Scene) -> TrajectoryScores:
     Example:
         >>> scores = hybrid_scores(Scene.of(context, config))  # doctest: +SKIP
     """
+    return refined(scene, gauss_newton_scores(scene))
+
+
+def refined(scene: Scene, scores: TrajectoryScores) -> TrajectoryScores:
+    """Estimates with heads and the units nearest to the cut measured.
+
+    Args:
+        scene: samples, features and rows; see `hybrid_scores`.
+        scores: estimates of all units.
+    """
     structure = scene.context.structure
-    scores = gauss_newton_scores(scene)
     fine = {group.name for group in structure.finest_groups}
     coarse = {
         group.name: np.arange(group.num_units)
@@ -78,9 +88,28 @@ def nearest_to_cut(scene: Scene, scores: TrajectoryScores, number: int) -> dict[
     Returns:
         group -> units, ascending; groups without any are absent.
     """
-    structure, config = scene.context.structure, scene.config
+    groups = scene.context.structure.finest_groups
     if not number:
         return {}
+    distance = distance_to_cut(scene, scores)
+    distance[np.concatenate([scores.exact[group.name] for group in groups])] = np.inf
+    chosen = np.argsort(distance, kind="stable")[:number]
+    picked = np.zeros(len(distance), dtype=np.bool_)
+    picked[chosen[np.isfinite(distance[chosen])]] = True
+    parts = np.split(picked, np.cumsum([group.num_units for group in groups])[:-1])
+    return {
+        group.name: np.flatnonzero(part)
+        for group, part in zip(groups, parts, strict=True)
+        if part.any()
+    }
+
+
+def distance_to_cut(scene: Scene, scores: TrajectoryScores) -> FloatArray:
+    """How far every finest unit's damage per parameter is from that at the cut, |log of the ratio|.
+
+    Infinite where one of them is 0. Units group by group, as `structure.finest_groups` has them.
+    """
+    structure, config = scene.context.structure, scene.config
     damage = scores.combine(config, structure)
     groups = structure.finest_groups
     costs = [unit_cost(structure, group, scene.longest) for group in groups]
@@ -97,19 +126,10 @@ def nearest_to_cut(scene: Scene, scores: TrajectoryScores, number: int) -> dict[
     kept = np.cumsum(macs[order])
     at = int(np.searchsorted(kept, config.cut * kept[-1]))
     threshold = density[order[min(at, len(order) - 1)]]
-    estimated = ~np.concatenate([scores.exact[group.name] for group in groups])
-    known = estimated & (density > 0) & (threshold > 0)
     distance = np.full(len(density), np.inf)
+    known = (density > 0) & (threshold > 0)
     distance[known] = np.abs(np.log(density[known] / threshold))
-    chosen = np.argsort(distance, kind="stable")[:number]
-    picked = np.zeros(len(density), dtype=np.bool_)
-    picked[chosen[np.isfinite(distance[chosen])]] = True
-    parts = np.split(picked, np.cumsum([group.num_units for group in groups])[:-1])
-    return {
-        group.name: np.flatnonzero(part)
-        for group, part in zip(groups, parts, strict=True)
-        if part.any()
-    }
+    return distance
 
 
 def _with(

@@ -19,6 +19,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from prunepath.data.samples import Samples
 from prunepath.errors import NumericsError
 from prunepath.methods.optin.features import reading
 from prunepath.methods.optin.folding import gate_axis
@@ -54,11 +55,13 @@ class Graph:
     """A pass over some samples that can be run backward as often as wanted.
 
     Args:
+        samples: the samples.
         rows: compared rows of every feature, of length 1, (K, d) each.
         answer: the task's answer.
         backward: runs one gradient at some of these tensors backward.
     """
 
+    samples: Samples
     rows: Sequence[Tensor]
     answer: Tensor
     backward: Callable[[Tensor, Tensor], BySample]
@@ -120,7 +123,7 @@ class Prober:
         """
         scene = self._scene
         context, count = scene.context, len(samples)
-        here = scene.samples.chosen(samples)
+        here, rows = scene.batch(samples)
         found: dict[str, Tensor] = {}
         leaves: list[Tensor] = []
 
@@ -133,7 +136,6 @@ class Prober:
                 reader = GateGradients(groups, act, partial(_by_sample, axis=axis, samples=count))
                 edit = partial(_keeping, reader.read, leaves)
                 stack.enter_context(at_site(context.model, groups[0].gate, edit))
-            rows = scene.rows.of(samples)
             features = stack.enter_context(
                 reading(context.model, scene.trajectory.sites, rows.rows)
             )
@@ -148,7 +150,7 @@ class Prober:
                     leaf.grad = None
                 return dict(found)
 
-            yield Graph(features, answer, backward)
+            yield Graph(here, features, answer, backward)
 
 
 def _keeping(read: Callable[[Tensor], Tensor], leaves: list[Tensor], activation: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ Shapes: B samples, n positions of a sample, K rows, d width, C candidates.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -30,11 +30,11 @@ from torch import Tensor
 
 from prunepath.data.samples import Samples
 from prunepath.errors import DataError
+from prunepath.methods.optin.batching import MASKS
 from prunepath.methods.optin.features import FeatureSite
 
 __all__ = ["Teacher", "TokenRows", "manifold_distance", "normalised"]
 
-_MASKS = ("attention_mask", "decoder_attention_mask")
 _AT_ONCE = 2**25
 """Elements of (C, K, K) or (C, d, d) formed at once."""
 
@@ -101,10 +101,6 @@ class TokenRows:
             lengths.append(length)
         return cls(tuple(positions), tuple(lengths), len(samples))
 
-    def part(self, start: int, stop: int) -> TokenRows:
-        """The rows of samples start to stop - 1 alone, counted from their first."""
-        return self.of(range(start, stop))
-
     def of(self, samples: Sequence[int]) -> TokenRows:
         """The rows of some samples alone, as they lie when those run in this order."""
         place = torch.full((self.samples,), -1, dtype=torch.int64)
@@ -115,6 +111,19 @@ class TokenRows:
             inside = (sample * length + where % length)[sample >= 0]
             positions.append(inside.sort().values)
         return replace(self, positions=tuple(positions), samples=len(samples))
+
+    def shortened(self, widths: Mapping[int, int]) -> TokenRows:
+        """The same rows in samples that lost columns on the right, none of them compared.
+
+        Args:
+            widths: positions of a sample -> how many of them are left.
+        """
+        kept = [widths.get(length, length) for length in self.lengths]
+        positions = [
+            where // old * new + where % old
+            for where, old, new in zip(self.positions, self.lengths, kept, strict=True)
+        ]
+        return replace(self, positions=tuple(positions), lengths=tuple(kept))
 
     def rows(self, index: int, feature: Tensor) -> Tensor:
         """The rows of one feature, (K, d), of length 1; differentiable.
@@ -141,7 +150,7 @@ def by_sample(feature: Tensor, samples: int) -> Tensor:
 
 
 def _real_rows(samples: Samples, length: int) -> Tensor:
-    for name in _MASKS:
+    for name in MASKS:
         mask = samples.inputs.get(name)
         if mask is not None and mask.shape == (len(samples), length):
             return mask.bool().flatten().nonzero().flatten()

@@ -1,14 +1,15 @@
 """What is fixed before a unit is removed: samples, features, rows, and what the dense model says.
 
-One set of samples serves all candidates. Texts are cut to the longest of them, and where one pass
-over all would be too large they run in parts of equal length, whose rows are put together again.
+One set of samples serves all candidates. Texts run in parts, each cut to the longest of its own
+(`batching.py`); so do samples that are too many for one pass. Their rows are put together again.
+Before texts run shorter than they came, that this changes no answer is tried out on the model.
 
 Shapes: B samples, K rows, d width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -17,12 +18,14 @@ from torch import Tensor
 
 from prunepath.data.samples import Samples
 from prunepath.methods.method import SearchContext
+from prunepath.methods.optin.batching import by_length, lengths, masks_of, trimmed
 from prunepath.methods.optin.config import OptinConfig
 from prunepath.methods.optin.features import Trajectory, find_trajectory, reading
 from prunepath.methods.optin.rows import Teacher, TokenRows
 from prunepath.methods.optin.tape import CallTape
+from prunepath.progress import note
 
-__all__ = ["Part", "Scene", "repeated", "trimmed"]
+__all__ = ["Part", "Scene", "repeated"]
 
 _ANSWER = 2**27
 """Elements of an answer in one pass: a large vocabulary is wider than all features together."""
@@ -30,7 +33,9 @@ _ROWS = {"cpu": 2**12}
 """Rows of one pass where no number is given; on a CPU more of them leave the cache (minilm-l6: a
 removal in the first layer costs 0.85 to 0.94 of a plain pass below 6,000 rows, 1.25 at 32,000)."""
 _ROWS_ELSEWHERE = 2**15
-_MASKS = ("attention_mask", "decoder_attention_mask")
+_NO_LABEL = -100
+_ALLOWED = {torch.float32: 1e-4, torch.float64: 1e-8}
+_ALLOWED_ROUNDED = 5e-2  # bfloat16 and float16 round every activation
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,11 +43,13 @@ class Part:
     """Samples that run in one pass, and what the dense model makes of them.
 
     Args:
+        ids: which of the scene's samples.
         samples: the samples.
         rows: which rows of their features are compared.
         answer: the dense answer.
     """
 
+    ids: Sequence[int]
     samples: Samples
     rows: TokenRows
     answer: Tensor
@@ -60,6 +67,9 @@ class Scene:
         once, twice: passes over one sample and over that sample twice: where shapes differ between
             them is where samples lie.
         rows: which rows of the features are compared.
+        answer_size: numbers in the answer to one sample.
+        together: the answer to a sample depends on those it runs with (images with texts).
+        shortens: texts may lose the padding that all texts of a pass have.
     """
 
     context: SearchContext
@@ -69,6 +79,8 @@ class Scene:
     once: CallTape
     rows: TokenRows
     answer_size: int
+    together: bool
+    shortens: bool
 
     @property
     def twice(self) -> CallTape:
@@ -104,7 +116,9 @@ class Scene:
         rows = TokenRows.draw(
             trajectory.sites, features, 1, samples, config.tokens, seed=context.seed
         )
-        return cls(context, config, samples, trajectory, once, rows, sizes[-1])
+        together = sizes[0] != 2 * sizes[-1]
+        found = cls(context, config, samples, trajectory, once, rows, sizes[-1], together, True)
+        return found if found._may_shorten() else replace(found, shortens=False)
 
     @property
     def device(self) -> torch.device:
@@ -124,17 +138,71 @@ class Scene:
 
     @property
     def samples_at_once(self) -> int:
-        """Samples of one pass."""
-        most = min(self.rows_at_once // self.longest, _ANSWER // self.answer_size)
-        passes = -(-len(self.samples) // max(1, most))
+        """Samples of one pass, whatever their length."""
+        passes = -(-len(self.samples) // max(1, min(self.rows_at_once // self.longest, self._most)))
         return -(-len(self.samples) // passes)
 
     @property
+    def _most(self) -> int:
+        """Samples of one pass whose answers are not too large."""
+        return max(1, _ANSWER // self.answer_size)
+
+    @property
     def candidates_at_once(self) -> int:
-        """Removals folded into one pass."""
-        tokens = self.samples_at_once * self.longest
-        answers = self.samples_at_once * self.answer_size
-        return max(1, min(self.rows_at_once // tokens, _ANSWER // answers))
+        """Removals folded into one pass of the smallest part, as far as their rows find room."""
+        compared = max(len(where) for where in self.rows.positions)
+        room = 2 * self.rows_at_once // compared
+        return max(1, min(room, max(self.folds(part) for part in self.parts)))
+
+    def folds(self, part: Part) -> int:
+        """Removals folded into one pass of a part."""
+        rows = len(part.samples) * max(part.rows.lengths)
+        return max(1, min(self.rows_at_once // rows, _ANSWER // part.answer.numel()))
+
+    def batch(self, ids: Sequence[int]) -> tuple[Samples, TokenRows]:
+        """Some samples as they run together, and which rows of their features are compared."""
+        samples, rows = self.samples.chosen(ids), self.rows.of(ids)
+        if not self.shortens:
+            return samples, rows
+        short = trimmed(samples)
+        widths = {
+            mask.shape[1]: short.inputs[name].shape[1] for name, mask in masks_of(samples).items()
+        }
+        return short, rows.shortened(widths)
+
+    def divided(self) -> list[list[int]]:
+        """Which samples run together."""
+        if self.shortens:
+            return by_length(lengths(self.samples), self.rows_at_once, self._most)
+        size, count = self.samples_at_once, len(self.samples)
+        return [list(range(i, min(i + size, count))) for i in range(0, count, size)]
+
+    def _may_shorten(self) -> bool:
+        """Whether texts differ in length, every feature has a row a position, and the shortest text
+        is answered the same without its padding."""
+        masks, found = masks_of(self.samples), lengths(self.samples)
+        widths = {mask.shape[1] for mask in masks.values()}
+        if self.together or not set(self.rows.lengths) <= widths or len(widths) < len(masks):
+            return False
+        if min(found) == max(found):
+            return False
+        shortest = [found.index(min(found))]
+        padded = (self.samples.chosen(shortest), self.rows.of(shortest))
+        runs = []
+        for samples, rows in (padded, self.batch(shortest)):
+            with reading(self.context.model, self.trajectory.sites, rows.rows) as features:
+                answer = self.context.task.output(self.context.model, samples.to(self.device))
+            runs.append([answer, *features])
+        worst = max(_difference(one, other) for one, other in zip(*runs, strict=True))
+        dtype = next(self.context.model.parameters()).dtype
+        if worst <= _ALLOWED.get(dtype, _ALLOWED_ROUNDED):
+            return True
+        note(
+            self.context.progress,
+            "texts are padded to the longest of all, because this model answers otherwise where "
+            f"there is less padding: by {worst:.2g}",
+        )
+        return False
 
     @cached_property
     def parts(self) -> tuple[Part, ...]:
@@ -149,21 +217,43 @@ class Scene:
     @cached_property
     def _dense(self) -> tuple[tuple[Part, ...], tuple[Teacher, ...]]:
         context, sites = self.context, self.trajectory.sites
-        size, parts = self.samples_at_once, []
+        parts = []
         rows: list[list[Tensor]] = [[] for _ in sites]
-        for number, samples in enumerate(self.samples.batches(size)):
-            start = number * size
-            own = self.rows.part(start, start + len(samples))
+        for ids in self.divided():
+            samples, own = self.batch(ids)
             with torch.no_grad(), reading(context.model, sites, own.rows) as features:
                 answer = context.task.output(context.model, samples.to(self.device))
-            parts.append(Part(samples, own, answer.detach()))
+            parts.append(Part(ids, samples, own, answer.detach()))
             for kept, feature in zip(rows, features, strict=True):
                 kept.append(feature)
         return tuple(parts), tuple(Teacher(torch.cat(kept)) for kept in rows)
 
+    @cached_property
+    def whole(self) -> Part | None:
+        """All parts as one, where an answer is a few numbers a sample: a task that compares samples
+        with each other compares all of them. None: parts are compared one by one."""
+        parts = self.parts
+        by_token = self.context.task.loss_rows == "token"
+        if self.together or by_token or parts[0].answer.ndim != 2:
+            return None
+        ids = [sample for part in parts for sample in part.ids]
+        answer = torch.cat([part.answer for part in parts])
+        return Part(ids, self.samples.chosen(ids), self.rows, answer)
+
+    def share(self, part: Part) -> float:
+        """What the mean distance of a part counts for in that of all."""
+        return self.weight(part.samples) / sum(self.weight(other.samples) for other in self.parts)
+
     def weight(self, samples: Samples) -> int:
         """Loss rows of some samples: what their mean distance counts for."""
-        return samples.num_tokens if self.context.task.loss_rows == "token" else len(samples)
+        if self.context.task.loss_rows == "sample":
+            return len(samples)
+        written = samples.inputs.get("decoder_attention_mask")
+        if written is not None:
+            return int(written.sum())
+        if samples.labels is not None and samples.labels.ndim == 2:  # some tokens are hidden
+            return int((samples.labels != _NO_LABEL).sum())
+        return samples.num_tokens
 
 
 def repeated(inputs: Mapping[str, Tensor], times: int) -> dict[str, Tensor]:
@@ -174,20 +264,9 @@ def repeated(inputs: Mapping[str, Tensor], times: int) -> dict[str, Tensor]:
     }
 
 
-def trimmed(samples: Samples) -> Samples:
-    """Without the columns on the right that are padding in every sample.
-
-    What is padded on the left stays: some models count positions from there.
-    """
-    inputs = dict(samples.inputs)
-    for name in _MASKS:
-        mask = inputs.get(name)
-        if mask is None or mask.ndim != 2 or not mask.any():
-            continue
-        width = int(mask.any(0).nonzero().max()) + 1
-        side = name.partition("attention_mask")[0]
-        for other, value in inputs.items():
-            same_side = other.startswith("decoder_") == bool(side)
-            if same_side and value.ndim == 2 and value.shape[1] == mask.shape[1]:
-                inputs[other] = value[:, :width]
-    return replace(samples, inputs=inputs, fingerprint=samples.fingerprint)
+def _difference(padded: Tensor, short: Tensor) -> float:
+    """Largest one between two answers, where the shorter one has numbers; relative above 1."""
+    for axis, size in enumerate(short.shape):
+        padded = padded.narrow(axis, 0, size)
+    worst = float((short - padded).abs().max()) / max(1.0, float(padded.abs().max()))
+    return worst if worst == worst else float("inf")
