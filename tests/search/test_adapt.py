@@ -17,20 +17,19 @@ from prunepath.errors import ModelError, NumericsError, RequestError
 from prunepath.methods import adapt as module
 from prunepath.methods.adapt import Adapt, AdaptConfig
 from prunepath.methods.gated_sums import gated_sums
-from prunepath.methods.increments import grown, layer_importance
+from prunepath.methods.increments import grown, layer_cosines, layer_importance
 from prunepath.methods.method import Ranking, SearchContext, total_order
 from prunepath.path import SolutionPath
 from prunepath.statistics.collect import Wanted
-from prunepath.statistics.layer_cosines import LayerCosines, reading_layers
+from prunepath.statistics.sums import Statistics
 from prunepath.structure.cost import unit_cost
-from prunepath.structure.gates import frozen
 from prunepath.structure.selection import Selection
 from prunepath.surgery.cut import cut
 from tests.conformance.families import dense, random_tokens, tiny
 from tests.conformance.paths import PROVENANCE
 from tests.search.problems import context_of
 
-GRADIENTS = Wanted(gradients=True, moments=True, output_gradients=False)
+GRADIENTS = Wanted(gradients=True, moments=True, output_gradients=False, influence=True)
 
 
 @cache
@@ -56,9 +55,9 @@ def test_gated_statistics_are_those_of_the_cut_model() -> None:
 
     here, selection = context(), half_gone()
     smaller = cut(here.model, here.structure, selection)
-    sums, cosines = gated_sums(here, here.samples, GRADIENTS, selection.keep)
+    sums = gated_sums(here, here.samples, GRADIENTS, selection.keep)
     own = replace(here, model=smaller, structure=discover(smaller))
-    expected, cut_cosines = gated_sums(own, here.samples, GRADIENTS, {})
+    expected = gated_sums(own, here.samples, GRADIENTS, {})
     compared = 0
     for group in own.structure.finest_groups:
         kept = torch.from_numpy(selection.keep[group.name])
@@ -68,28 +67,24 @@ def test_gated_statistics_are_those_of_the_cut_model() -> None:
             torch.testing.assert_close(found[kept], expected.mean(table, group.name))
             compared += 1
     assert compared == 2 * len(here.structure.finest_groups)
-    assert cosines.keys() == cut_cosines.keys()
-    for stack, layers in cosines.items():
-        assert layers == pytest.approx(cut_cosines[stack])
+    layers = [f"model.layers.{i}" for i in range(3)]
+    assert layer_cosines(sums, layers) == pytest.approx(layer_cosines(expected, layers))
 
 
 def test_cosines_are_those_of_real_tokens() -> None:
     model = dense("llama-untied")
-    structure = context_of(model, random_tokens(1, 4)).structure
     ids, mask = random_tokens(2, 6), torch.ones(2, 6, dtype=torch.int64)
     mask[1, 3:] = 0
     samples = Samples(inputs={"input_ids": ids, "attention_mask": mask})
-    with torch.no_grad(), frozen(model), reading_layers(model, structure) as cosines:
-        for batch in samples.batches(1):
-            cosines.begin(batch)
-            model(**batch.inputs)
+    here = replace(context_of(model, random_tokens(1, 4)), samples=samples)
+    sums = gated_sums(here, samples, Wanted(False, False, False, influence=True), {})
+    layers = [f"model.layers.{i}" for i in range(3)]
+    means = layer_cosines(sums, layers)
     with torch.no_grad():
         states = [
             model(**b.inputs, output_hidden_states=True).hidden_states for b in samples.batches(1)
         ]
-    (means,) = cosines.means().values()
-    assert list(means) == [f"model.layers.{i}" for i in range(3)]
-    for index, layer in enumerate(list(means)[:-1]):  # the last state is normed
+    for index, layer in enumerate(layers[:-1]):  # the last state is normed
         rows = [
             torch.cosine_similarity(each[index], each[index + 1], dim=-1)[m[None].bool()]
             for each, m in zip(states, mask, strict=True)
@@ -98,14 +93,11 @@ def test_cosines_are_those_of_real_tokens() -> None:
 
 
 def test_layers_that_cannot_be_compared_are_named() -> None:
-    found = LayerCosines({"stack": ("layer",)})
     with pytest.raises(ModelError, match="the layer 'layer' did not run on the calibration data"):
-        found.means()
-    with pytest.raises(ModelError, match=r"'layer' is given \(2, 4\) and returns \(2, 3\)"):
-        found.take("layer", torch.ones(2, 4), torch.ones(2, 3))
-    found.take("layer", torch.full((1, 2), torch.nan), torch.ones(1, 2))
+        layer_cosines(Statistics(), ["layer"])
+    broken = Statistics(influence={"layer": torch.tensor([torch.nan, 0.0, 3.0])})
     with pytest.raises(NumericsError, match="the cosine between input and output of the layer"):
-        found.means()
+        layer_cosines(broken, ["layer"])
 
 
 def test_importance_is_centred_and_falls_with_the_cosine() -> None:
@@ -247,10 +239,10 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(base: str, tmp_
 
 def test_numbers_that_are_none_name_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(context: Any, samples: Any, wanted: Any, keep: Any) -> Any:
-        sums, cosines = gated_sums(context, samples, wanted, keep)
+        sums = gated_sums(context, samples, wanted, keep)
         for values in sums.gradient.values():
             values[0] = torch.nan
-        return sums, cosines
+        return sums
 
     monkeypatch.setattr(module, "gated_sums", broken)
     match = r"in step 2 of 4, with 25% of the units gated: the sums 'gradient' of .* hold NaN"

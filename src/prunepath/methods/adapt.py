@@ -34,6 +34,7 @@ from prunepath.methods.increments import (
     Bundle,
     alive_bundles,
     grown,
+    layer_cosines,
     layer_importance,
     within_share,
 )
@@ -60,7 +61,7 @@ class Adapt(Method):
         self._base = base_method(self.config.base)
 
     def wanted(self) -> Wanted:
-        return self._base.wanted()
+        return replace(self._base.wanted(), influence=True)
 
     def objective(self) -> str:
         return self._base.objective()
@@ -175,31 +176,28 @@ class _Run:
         for groups in self._coarse.values():
             self._leave(self._alive(groups))
 
+    def _wanted_anew(self) -> Wanted:
+        """What a pass over the gated model is to form."""
+        if self._base.cost_class() == "data-free":
+            return Wanted(False, False, False, influence=True)
+        return replace(self._base.wanted(), moments=self._base.reads_moments, influence=True)
+
     def _measure(self) -> None:
         context, state = self._context, self.state
-        wanted = replace(self._base.wanted(), moments=self._base.reads_moments)
         samples = context.samples
         if 0 < self._config.step_windows < len(samples):
             samples = samples.rows(0, self._config.step_windows)
         if state.step == 0:  # the calibration pass has been over the dense model already
-            wanted, samples = Wanted(False, False, False), context.samples
-        elif self._base.cost_class() == "data-free":
-            wanted = Wanted(False, False, False)
-        keep = {
-            group.name: np.isinf(state.gone[group.name])
-            for groups in self._fine.values()
-            for group in groups
-        }
-        sums, cosines = gated_sums(context, samples, wanted, keep)
-        state.cosines = {
-            layer: mean
-            for layers in cosines.values()
-            for layer, mean in layers.items()
-            if layer in self._fine
-        }
+            samples, sums = context.samples, context.statistics
+        else:
+            keep = {
+                group.name: np.isinf(state.gone[group.name])
+                for groups in self._fine.values()
+                for group in groups
+            }
+            sums = gated_sums(context, samples, self._wanted_anew(), keep)
+        state.cosines = layer_cosines(sums, self._fine)
         state.dense = state.dense or state.cosines
-        if state.step == 0:
-            sums = context.statistics
         ranking = self._base.rank(
             replace(context, statistics=sums, samples=samples, state_folder=None, progress=None)
         )

@@ -13,7 +13,6 @@ import torch
 from prunepath.data.samples import Samples
 from prunepath.methods.method import SearchContext
 from prunepath.statistics.collect import Wanted, recording
-from prunepath.statistics.layer_cosines import reading_layers
 from prunepath.statistics.run import draw_backward
 from prunepath.statistics.sums import Statistics
 from prunepath.structure.axes import BoolArray
@@ -24,8 +23,8 @@ __all__ = ["gated_sums"]
 
 def gated_sums(
     context: SearchContext, samples: Samples, wanted: Wanted, keep: Mapping[str, BoolArray]
-) -> tuple[Statistics, dict[str, dict[str, float]]]:
-    """One pass over samples with gates closed: sums, and every layer's mean cosine.
+) -> Statistics:
+    """One pass over samples with gates closed.
 
     Draws are those of a calibration pass over the same samples, whatever is gated.
 
@@ -36,11 +35,10 @@ def gated_sums(
         keep: group -> which of its units are open, (units,); groups that are absent are.
 
     Returns:
-        The sums, and stack -> layer -> mean cosine between its input and output.
+        The sums.
 
     Raises:
-        NumericsError: an answer or a cosine is not finite.
-        ModelError: a layer did not run.
+        NumericsError: an answer is not finite.
     """
     model, structure, task = context.model, context.structure, context.task
     device = next(model.parameters()).device
@@ -55,15 +53,13 @@ def gated_sums(
         frozen(model),
         gated(model, structure, gates),  # first, so that what is read is what is left
         recording(model, structure, wanted, sums, per_sample=per_sample) as recorder,
-        reading_layers(model, structure) as cosines,
     ):
         for index, batch in enumerate(samples.batches(task.counts.batch)):
             recorder.begin(batch)
-            cosines.begin(batch)
             if wanted.backward:
                 generator = context.generator(index)
                 draw_backward(model, task, batch, context.objective, generator, index)
             else:
                 with torch.no_grad():
                     task.body(model, batch.to(device))
-    return sums, cosines.means()
+    return sums

@@ -15,16 +15,55 @@ allocation will take them; the least important first, by damage per parameter.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from prunepath.errors import ModelError, NumericsError
 from prunepath.methods.method import FloatArray
+from prunepath.statistics.influence import mean_distances
+from prunepath.statistics.sums import Statistics
 from prunepath.structure.axes import IntArray
 from prunepath.structure.units import UnitGroup
 
-__all__ = ["Bundle", "alive_bundles", "grown", "layer_importance", "within_share"]
+__all__ = [
+    "Bundle",
+    "alive_bundles",
+    "grown",
+    "layer_cosines",
+    "layer_importance",
+    "within_share",
+]
+
+
+def layer_cosines(sums: Statistics, layers: Iterable[str]) -> dict[str, float]:
+    """Mean cosine between what enters a layer and what leaves it, by layer; in [-1, 1].
+
+    Args:
+        sums: with `influence`.
+        layers: full module paths.
+
+    Raises:
+        ModelError: nothing was compared for a layer.
+        NumericsError: a cosine is not finite.
+    """
+    found = {}
+    for layer in layers:
+        if layer not in sums.influence:
+            raise ModelError(
+                f"the layer '{layer}' did not run on the calibration data, or returns another "
+                "shape than it is given, so nothing is known of how it turns its tokens; use a "
+                "method that does not look at layers"
+            )
+        found[layer] = 1 - float(mean_distances(sums.influence[layer], "cosine"))
+        if not math.isfinite(found[layer]):
+            raise NumericsError(
+                f"the cosine between input and output of the layer '{layer}' is {found[layer]}; "
+                "load the model in float32 or bfloat16"
+            )
+    return found
 
 
 def layer_importance(cosines: Mapping[str, float]) -> dict[str, float]:
