@@ -127,9 +127,10 @@ def test_a_step_runs_half_of_what_whole_passes_run(deep: SearchContext) -> None:
         plain = Greedy(deep, deep.samples, groups, "js", replay=False)
     whole = 2 * LAYERS
     assert runs_of(plain, deep, []) == whole * whole
-    # Two candidates in layer l, which run 2 (L - l) sub-layers each, and one pass that is kept.
-    assert runs_of(fast, deep, []) == 2 * LAYERS * (LAYERS + 1) + whole
-    assert runs_of(fast, deep, []) == whole * whole // 2 + 2 * whole
+    # Two candidates in layer l, which run 2 (L - l) sub-layers each, and one pass that is kept up
+    # to the last layer.
+    assert runs_of(fast, deep, []) == 2 * LAYERS * (LAYERS + 1) + whole - 2
+    assert runs_of(fast, deep, []) == whole * whole // 2 + 2 * whole - 2
 
 
 def test_the_order_is_greedy(deep: SearchContext) -> None:

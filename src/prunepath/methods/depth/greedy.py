@@ -3,7 +3,7 @@
 Candidates are closed by gates, together with what left before; no weight is touched. What comes
 before the layer of a candidate is the same for all candidates of a step but for those before it, so
 it is computed once a step and replayed (`optin.folding`): a candidate in layer l of L runs layers
-l to L. Over a step that is half of what whole passes would take, and one whole pass more.
+l to L. Over a step that is half of what whole passes would take, and one pass more.
 
 State is kept after every step; a run that is interrupted goes on and ends with the same bits.
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -136,10 +137,8 @@ class Greedy:
         keys = {key for group in left for key in self._prefixes[group.name].calls}
         with torch.no_grad():
             for part, dense in self._parts:
-                kept: Mapping[Any, Any] = {}
-                if keys:
-                    with recorded(self._context.model, keys) as kept, self._without(removed):
-                        self._output(part)
+                with self._without(removed):
+                    kept = recorded(self._context.model, keys, partial(self._output, part))
                 for number, group in enumerate(left):
                     answer = self._answer(part, group, removed, kept)
                     value, weight = output_distance(
@@ -200,8 +199,7 @@ class Greedy:
 
     def _agrees(self, prefix: Prefix, group: UnitGroup, one: Samples) -> bool:
         plain = self._answer(one, group, [], {})
-        with recorded(self._context.model, prefix.calls) as kept:
-            self._output(one)
+        kept = recorded(self._context.model, prefix.calls, partial(self._output, one))
         with (
             self._without([group.name]),
             replaying(self._context.model, prefix, kept, 1),
