@@ -58,10 +58,32 @@ RECIPES = (
     "spp-flow",
 )
 OWN: dict[str, dict[str, Any]] = {  # settings that are no recipe of the library
-    "spp-fisher": {"curvature": "fisher"},
-    "spp-flow": {"curvature": "fisher", "solver": "flow"},
-    "spp-coupled": {"dynamics": "coupled", "max_steps": 200, "batches_per_step": 1},
-    "spp-authors": {"dynamics": "authors", "max_steps": 200, "batches_per_step": 1},
+    "spp-fisher": {"method": "spp", "config": {"curvature": "fisher"}},
+    "spp-flow": {"method": "spp", "config": {"curvature": "fisher", "solver": "flow"}},
+    "spp-coupled": {
+        "method": "spp",
+        "config": {"dynamics": "coupled", "max_steps": 200, "batches_per_step": 1},
+    },
+    "spp-authors": {
+        "method": "spp",
+        "config": {"dynamics": "authors", "max_steps": 200, "batches_per_step": 1},
+    },
+    # The published sizes of these take hours here: fewer steps, fewer samples a step.
+    "adapt-pruner-20": {
+        "method": "adapt",
+        "config": {"steps": 20, "amplitude": 0.05, "step_windows": 128, "until": 0.6},
+        "refit": "none",
+    },
+    "adapt-pruner-10": {
+        "method": "adapt",
+        "config": {"steps": 10, "amplitude": 0.1, "step_windows": 4, "until": 0.6},
+        "refit": "none",
+    },
+    "finercut-small": {
+        "method": "finercut",
+        "config": {"samples": 2, "tokens": 128, "steps": 24},
+        "refit": "none",
+    },
 }
 SEEDED = ("random", "fisher")  # what draws at random: an order, and labels or probes
 QUESTIONS = ("arc_easy_test", "piqa_dev", "winogrande_dev", "openbookqa_test")
@@ -121,7 +143,7 @@ def _recipe(name: str) -> Any:
     """A recipe by name: the library's, or one of `OWN`."""
     from prunepath.recipes import Recipe
 
-    return Recipe(name=name, method="spp", config=OWN[name]) if name in OWN else name
+    return Recipe(name=name, **OWN[name]) if name in OWN else name
 
 
 def _keep(
@@ -219,7 +241,19 @@ def _other(name: str) -> dict[str, Any]:
 
 FIELD = {
     "smollm2": FieldModel(
-        title="SmolLM2-135M-Instruct", source=model_file, request=_language, ratios=RATIOS
+        title="SmolLM2-135M-Instruct",
+        source=model_file,
+        request=_language,
+        ratios=RATIOS,
+        more=(
+            "shortgpt",
+            "sublayer-cosine",
+            "angular-blocks",
+            "finercut-small",
+            "adapt-pruner-10",
+            "global-magnitude",
+            "rd",
+        ),
     ),
     **{
         name: FieldModel(
@@ -228,7 +262,21 @@ FIELD = {
             request=partial(_other, name),
             ratios=(0.2, 0.4, 0.5),
             seeds=(0, 1, 2),
-            more=("optin", "kwon", "spp-coupled", "spp-authors"),
+            more=(
+                "optin",
+                "kwon",
+                "shortgpt",
+                "sublayer-cosine",
+                "finercut",
+                "global-magnitude",
+                "rd",
+                "ecoflap",
+                "tyr",
+                "icbs",
+                "adapt-pruner-20",
+                "spp-coupled",
+                "spp-authors",
+            ),
         )
         for name in ("minilm", "vit")
     },

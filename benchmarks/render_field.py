@@ -24,7 +24,10 @@ EXPECTED = (
     ("taylor", "magnitude", "gradients beat weights alone"),
     ("wanda-sp", "magnitude", "activations beat weights alone"),
     ("spp", "shortgpt", "width beats whole layers"),
+    ("spp", "finercut", "width beats sub-layers"),
+    ("spp", "finercut-small", "width beats sub-layers"),
     ("finercut", "shortgpt", "greedy sub-layers beat layers in one go"),
+    ("finercut-small", "shortgpt", "greedy sub-layers beat layers in one go"),
 )
 
 # Measured elsewhere on the same windows with other tools; quoted, not measured here.
