@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import prunepath
+from prunepath.api.repair import REFITS
 from prunepath.api.search import search
-from prunepath.api.workshop import REFITS
 from prunepath.errors import PathFileError, RequestError
 from prunepath.path import SolutionPath
 from tests.api.fixtures import SEARCH, save_tiny

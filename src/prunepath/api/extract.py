@@ -128,7 +128,8 @@ def extract(
         >>> print(made.allocation)  # doctest: +SKIP
     """
     from prunepath.allocation.rules import require_rule
-    from prunepath.api.workshop import Workshop, require_refit
+    from prunepath.api.repair import require_refit
+    from prunepath.api.workshop import Workshop
     from prunepath.files import refuse_used, require_space
     from prunepath.progress import note
 

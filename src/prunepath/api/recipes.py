@@ -100,7 +100,7 @@ def with_word(recipe: Recipe, word: str) -> Recipe:
         'spp'
     """
     from prunepath.allocation.steps import LAYOUTS, RULES
-    from prunepath.api.workshop import REFITS
+    from prunepath.api.repair import REFITS
 
     if word == "bias" and recipe.refit == "moments":
         found = replace(recipe, bias=True)
@@ -250,7 +250,7 @@ def _named(name: str) -> Recipe:
 def _checked(recipe: Recipe) -> Recipe:
     """Refuse words that do not exist, before anything is loaded."""
     from prunepath.allocation.steps import StepOptions
-    from prunepath.api.workshop import require_refit
+    from prunepath.api.repair import require_refit
 
     try:
         make_method(recipe)

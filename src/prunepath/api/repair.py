@@ -6,6 +6,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from prunepath.errors import RequestError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -16,7 +18,28 @@ if TYPE_CHECKING:
     from prunepath.surgery.stream import Stream
     from prunepath.tasks.task import Task
 
-__all__ = ["HeldOut", "make_room_for_biases_", "most_biases", "repair_"]
+__all__ = [
+    "REFITS",
+    "HeldOut",
+    "make_room_for_biases_",
+    "most_biases",
+    "repair_",
+    "require_refit",
+]
+
+REFITS = ("sequential", "moments", "scales", "bias", "none")
+
+
+def require_refit(refit: str, *, bias: bool) -> None:
+    """Refuse a repair that does not exist.
+
+    Raises:
+        RequestError: an unknown word, or biases where nothing fits them.
+    """
+    if refit not in REFITS:
+        raise RequestError(f"unknown refit '{refit}'; use one of {', '.join(REFITS)}")
+    if bias and refit not in ("moments", "bias"):
+        raise RequestError(f"biases are fitted from moments, and refit is '{refit}'; use 'moments'")
 
 
 def most_biases(structure: Structure, *, kind: str, bias: bool) -> int:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from prunepath.api.choosing import Chooser
 from prunepath.api.exchange import Rearranger
 from prunepath.api.recipes import settled
-from prunepath.api.repair import make_room_for_biases_, most_biases, repair_
+from prunepath.api.repair import make_room_for_biases_, most_biases, repair_, require_refit
 from prunepath.api.stated import LENGTH, stated_for
 from prunepath.api.supplies import Supplies, read_supplies
 from prunepath.api.swapping import Swapper
@@ -28,21 +28,7 @@ if TYPE_CHECKING:
     from prunepath.progress import Progress
     from prunepath.tasks.task import Task
 
-__all__ = ["REFITS", "Extraction", "Workshop", "require_refit", "taken_sentence"]
-
-REFITS = ("sequential", "moments", "scales", "bias", "none")
-
-
-def require_refit(refit: str, *, bias: bool) -> None:
-    """Refuse a repair that does not exist.
-
-    Raises:
-        RequestError: an unknown word, or biases where nothing fits them.
-    """
-    if refit not in REFITS:
-        raise RequestError(f"unknown refit '{refit}'; use one of {', '.join(REFITS)}")
-    if bias and refit not in ("moments", "bias"):
-        raise RequestError(f"biases are fitted from moments, and refit is '{refit}'; use 'moments'")
+__all__ = ["Extraction", "Workshop", "taken_sentence"]
 
 
 def taken_sentence(recipe: str, taken: Mapping[str, Any]) -> str:
