@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from prunepath.methods.optin.allotment import Allotment, Pilot, alike
+from prunepath.methods.optin.allotment import Allotment, Pilot, alike, cheapest_chunks, padded
 from tests.optin.scenes import scene
 
 
@@ -73,3 +73,23 @@ def test_samples_that_count_alike_run_together() -> None:
     assert alike(importance, 2) == [[1, 4], [2, 3], [0], [5]]
     assert alike(importance, 4) == [[1, 4], [0, 2, 3], [5]]
     assert alike(np.zeros(3), 2) == [[0, 1], [2]]
+
+
+def test_what_counts_alike_runs_by_length() -> None:
+    lengths = [5, 50, 6, 49, 5, 48, 6, 50]
+    everything = np.ones((8, 2))
+    assert cheapest_chunks(everything, lengths, (0.5, 1.0), 2) == [[0, 4], [2, 6], [3, 5], [1, 7]]
+    assert padded([0, 3], lengths) == 98
+    # Texts that count a hundred times as much get their own probes, however long they are.
+    some = everything * np.array([[100.0, 100.0, 1, 1, 1, 1, 1, 1]]).T
+    found = cheapest_chunks(some, lengths, (0.5, 1.0), 2)
+    assert [0, 1] in found
+    assert sorted(itertools.chain(*found)) == list(range(8))
+    same = cheapest_chunks(some, [7] * 8, (0.5, 1.0), 2)
+    assert same == alike(some.sum(1), 2)
+
+
+def test_probes_are_dearer_where_there_is_padding() -> None:
+    found = Allotment.of(np.ones((4, 1)), [[0, 1], [2, 3]], (1.0,), 10.0, prices=[0.1, 0.9])
+    assert found.probes[0][0] > 2 * found.probes[1][0]
+    assert found.spent <= 10.0
