@@ -89,10 +89,10 @@ def test_swaps_that_do_not_help_are_taken_back(
     path_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The measured distance decides, whatever the model of the loss says."""
-    from prunepath.statistics import gate_slopes as module
+    from prunepath.statistics.gated_model import GatedModel
 
     distances = iter([1.0, *[2.0] * 100])
-    monkeypatch.setattr(module, "gate_distance", lambda *args: next(distances))
+    monkeypatch.setattr(GatedModel, "distance", lambda *args: next(distances))
     wish: dict[str, Any] = {"ratio": 0.3, "refit": "none", "multiple": 1}
     made = prunepath.extract(path_folder, rearrange="swaps", **wish)
     assert made.rearranged["swaps"] == 0

@@ -13,7 +13,8 @@ from prunepath.errors import NumericsError
 from prunepath.methods.method import SearchContext
 from prunepath.statistics.collect import checkpointed_layers, reading_gates
 from prunepath.statistics.gate_rows import gate_rows
-from prunepath.statistics.gate_slopes import gate_distance, gate_slopes
+from prunepath.statistics.gate_slopes import gate_slopes
+from prunepath.statistics.gated_model import GatedModel
 from prunepath.structure.gates import frozen, gated, gates_of
 from prunepath.structure.selection import Selection
 from prunepath.structure.units import UnitGroup
@@ -81,7 +82,7 @@ def test_the_distance_is_that_of_the_cut_model() -> None:
     groups = [here.structure.groups_by_name[name] for name in gates]
     args = (here.model, here.structure, here.task, here.samples)
     distance, slopes = gate_slopes(*args, groups, gates)
-    assert distance == pytest.approx(gate_distance(*args, gates))
+    assert distance == pytest.approx(GatedModel(*args).distance(selection))
     with torch.no_grad():
         dense = here.task.output(here.model, here.samples.inputs)
         own = here.task.output(cut(here.model, here.structure, selection), here.samples.inputs)
@@ -89,7 +90,7 @@ def test_the_distance_is_that_of_the_cut_model() -> None:
     name = groups[0].name
     opened = {**gates, name: gates[name].clone()}
     opened[name][0] = 1e-3
-    change = (gate_distance(*args, opened) - distance) / 1e-3
+    change = (gate_slopes(*args, groups, opened)[0] - distance) / 1e-3
     assert change == pytest.approx(float(slopes[name][0]), rel=0.02)
 
 
@@ -100,7 +101,6 @@ def test_the_dense_model_has_no_slope_and_no_distance() -> None:
     distance, slopes = gate_slopes(*args, groups, {})
     assert abs(distance) < 1e-9
     assert max(float(slope.abs().max()) for slope in slopes.values()) < 1e-6
-    assert gate_distance(*args, {}) == pytest.approx(0, abs=1e-9)
 
 
 def test_rows_at_closed_gates_are_other_rows_and_open_gates_change_nothing() -> None:
@@ -125,5 +125,3 @@ def test_numbers_that_are_none_are_named() -> None:
     args = (here.model, here.structure, here.task, here.samples)
     with pytest.raises(NumericsError, match="not finite|distance to the dense one is nan"):
         gate_slopes(*args, [group], gates)
-    with pytest.raises(NumericsError, match="the gated model's distance to the dense one is nan"):
-        gate_distance(*args, gates)

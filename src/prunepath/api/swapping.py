@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from prunepath.api.supplies import Supplies
     from prunepath.path import SolutionPath
     from prunepath.progress import Progress
+    from prunepath.statistics.gated_model import GatedModel
     from prunepath.structure.selection import Selection
     from prunepath.structure.units import UnitGroup
     from prunepath.tasks.task import Task
@@ -58,6 +59,7 @@ class Swapper:
         self._dense, self._path, self._task = dense, path, task
         self._rounds, self._options, self._progress = rounds, options, progress
         self._rows: dict[str, Any] = {}
+        self._gated: GatedModel | None = None
 
     def __call__(
         self, allocation: Allocation, supplies: Supplies
@@ -116,13 +118,13 @@ class Swapper:
         return replace(allocation, selection=selection), report
 
     def _distance(self, selection: Selection, supplies: Supplies) -> float:
-        from prunepath.statistics.gate_slopes import gate_distance
-        from prunepath.structure.gates import gates_of
+        from prunepath.statistics.gated_model import GatedModel
 
         assert supplies.refit is not None
-        structure = self._path.structure
-        gates = gates_of(selection, structure)
-        return gate_distance(self._dense, structure, self._task, supplies.refit, gates)
+        if self._gated is None:
+            samples = supplies.refit
+            self._gated = GatedModel(self._dense, self._path.structure, self._task, samples)
+        return self._gated.distance(selection)
 
     def _model(self, selection: Selection, supplies: Supplies, *, dense: bool) -> QuadraticModel:
         """What the loss looks like around the dense model, or around the selection."""

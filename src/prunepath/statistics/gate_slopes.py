@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from prunepath.data.samples import Samples
     from prunepath.tasks.task import Task
 
-__all__ = ["gate_distance", "gate_slopes"]
+__all__ = ["gate_slopes"]
 
 
 def gate_slopes(
@@ -87,34 +87,6 @@ def gate_slopes(
                 "or bfloat16"
             )
     return _finite(total), slopes
-
-
-@torch.no_grad()
-def gate_distance(
-    model: nn.Module,
-    structure: Structure,
-    task: Task,
-    samples: Samples,
-    gates: Mapping[str, Tensor],
-) -> float:
-    """Mean distance of the gated model to the dense answers, per loss row; forward only.
-
-    Args:
-        model, structure, task, samples, gates: as of `gate_slopes`.
-
-    Raises:
-        NumericsError: it is not finite.
-    """
-    total = 0.0
-    device = next(model.parameters()).device
-    with frozen(model):
-        for batch in samples.batches(task.counts.batch):
-            inputs = batch.to(device)
-            dense = task.output(model, inputs)
-            with gated(model, structure, gates):
-                distance = task.distance(task.output(model, inputs), dense, batch)
-            total += len(batch) / len(samples) * distance.item()
-    return _finite(total)
 
 
 def _finite(distance: float) -> float:

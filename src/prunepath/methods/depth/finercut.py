@@ -26,7 +26,7 @@ from prunepath.methods.method import (
     Ranking,
     SearchContext,
 )
-from prunepath.methods.optin.scene import trimmed
+from prunepath.methods.optin.batching import trimmed
 from prunepath.methods.run_state import RunState
 from prunepath.structure.gates import frozen
 from prunepath.structure.units import Structure, UnitGroup
