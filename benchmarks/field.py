@@ -88,7 +88,7 @@ OWN: dict[str, dict[str, Any]] = {  # settings that are no recipe of the library
 SEEDED = ("random", "fisher")  # what draws at random: an order, and labels or probes
 QUESTIONS = ("arc_easy_test", "piqa_dev", "winogrande_dev", "openbookqa_test")
 QUESTION_RATIOS = (0.2, 0.3)
-QUESTIONED = ("spp", "spp+uniform", "fisher", "fisher+sequential", "obs", "flap", "magnitude")
+QUESTIONED = ("spp", "spp+uniform", "fisher+sequential", "obs", "flap", "magnitude")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +136,7 @@ def main(arguments: list[str]) -> None:
             files = [data_folder() / "mcqa" / f"{each}.jsonl" for each in QUESTIONS]
             asked = {"choices": files, "questions": options.questions}
             few = [each for each in recipes if each in QUESTIONED]
-            _keep(model, f"{name}-questions", few, QUESTION_RATIOS, **asked)
+            _keep(model, name, few, QUESTION_RATIOS, **asked)
 
 
 def _recipe(name: str) -> Any:
