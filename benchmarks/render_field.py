@@ -124,6 +124,7 @@ def _model(title: str, rows: list[Row], passes: list[Row]) -> list[str]:
     if others:
         lines += ["", "Rows in italics were measured with other tools on the same windows."]
     lines += ["", *_default(cells, fronts, seconds, ratios, higher)]
+    lines += _distances(title)
     lines += ["", *_evidence(cells, ratios, higher)]
     lines += ["", *_together(plain, seconds)]
     return [*lines, *_questions(rows), ""]
@@ -200,6 +201,30 @@ def _default(
         lines.append(
             f"At {ratio:g} it is NOT: {', '.join(better)} is as good or better, and faster."
         )
+    return lines
+
+
+def _distances(title: str) -> list[str]:
+    """What a metric over few samples does not tell apart: distances of the same cuts' answers."""
+    own = [row for row in Rows("tasks").rows if row["model"] == title and "distance" in row]
+    counts = [row["windows"] for row in own if row["method"] == "spp"]
+    own = [row for row in own if row["refit"] == "sequential" and row["windows"] == counts[-1]]
+    if not own:
+        return []
+    ratios = sorted({row["ratio"] for row in own})
+    lines = [
+        "",
+        f"One of the {own[0]['samples']} samples is {100 / own[0]['samples']:.2f} points, and two "
+        "such recipes are hardly told apart.",
+        "Their mean distance from the dense model's answers is ([benchmarks.md](benchmarks.md)):",
+        "",
+        f"| with the same repair | {' | '.join(f'{ratio:g}' for ratio in ratios)} |",
+        "|---|" + "---|" * len(ratios),
+    ]
+    for method in dict.fromkeys(row["method"] for row in own):
+        found = {row["ratio"]: row["distance"] for row in own if row["method"] == method}
+        cells = " | ".join(f"{found[r]:.2g}" if r in found else "" for r in ratios)
+        lines.append(f"| {method} | {cells} |")
     return lines
 
 
