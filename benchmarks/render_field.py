@@ -4,6 +4,7 @@ published evidence lets one expect."""
 from __future__ import annotations
 
 import statistics
+import textwrap
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,14 +34,15 @@ EXPECTED = (
 # Why an expectation fails here, by model and pair; what is said was read off the paths.
 EXPLAINED = {
     ("SmolLM2-135M-Instruct", "flap", "wanda-sp"): (
-        "FLAP's z-scores see the shape of a layer's scores alone. At 0.5 the FFNs of layers 2, 9,",
-        "11 and 28, each with a few massive channels, lose nothing, and value coordinates lose 50 to",
-        "88 % instead; Wanda-sp's relative energies keep attention whole and take 61 to 81 % of every",
-        "FFN. The published comparison is of models fifty times as large, cut by whole heads.",
+        "FLAP's z-scores see the shape of a layer's scores alone. At 0.5 the FFNs of layers 2, 9, "
+        "11 and 28 lose nothing, and value coordinates of most layers lose 50 to 88 % instead; "
+        "Wanda-sp's relative energies keep attention whole and take 61 to 81 % of every FFN. The "
+        "published comparison is of models fifty times as large, cut by whole heads."
     ),
     ("minilm-l6-sst2", "flap", "wanda-sp"): (
-        "As in the language model: at 0.4 FLAP's z-scores leave the first two FFNs whole and take 75 %",
-        "of most layers' value coordinates; Wanda-sp takes 57 to 67 % of every FFN and no coordinate.",
+        "As in the language model: at 0.4 FLAP's z-scores leave the first two FFNs whole and take "
+        "75 % of most layers' value coordinates; Wanda-sp takes 57 to 67 % of every FFN and no "
+        "coordinate."
     ),
 }
 
@@ -259,7 +261,8 @@ def _evidence(
             lines.append(f"| {what} | `{better}` > `{worse}` | {', '.join(found)} |")
     for better, worse, _ in EXPECTED:
         if (title, better, worse) in EXPLAINED:
-            lines += ["", f"`{better}` and `{worse}`: ", *EXPLAINED[title, better, worse]]
+            why = f"`{better}` and `{worse}`: {EXPLAINED[title, better, worse]}"
+            lines += ["", *textwrap.wrap(why, 95, break_on_hyphens=False)]
     return lines and ["| published | here | holds at |", "|---|---|---|", *lines]
 
 
