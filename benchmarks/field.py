@@ -118,6 +118,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--models", default=",".join(FIELD))
     parser.add_argument("--recipes", help="instead of all; rows of others stay")
     parser.add_argument("--questions", type=int, default=50, help="of every set; 0: none")
+    parser.add_argument("--seeds", help="instead of the model's own, for recipes that draw")
     parser.add_argument("--seconds", action="store_true", help="time single passes, nothing else")
     options = parser.parse_args(arguments)
     for name in options.models.split(","):
@@ -129,9 +130,10 @@ def main(arguments: list[str]) -> None:
             _time_passes(model, recipes)
             continue
         _keep(model, name, recipes, model.ratios)
-        if len(model.seeds) > 1:
+        seeds = [int(each) for each in options.seeds.split(",")] if options.seeds else model.seeds
+        if len(seeds) > 1:
             seeded = [each for each in recipes if each in SEEDED]
-            _keep(model, name, seeded, model.ratios, seeds=model.seeds)
+            _keep(model, name, seeded, model.ratios, seeds=seeds)
         if name == "smollm2" and options.questions:
             files = [data_folder() / "mcqa" / f"{each}.jsonl" for each in QUESTIONS]
             asked = {"choices": files, "questions": options.questions}
