@@ -84,10 +84,11 @@ def write() -> None:
         "block parameters, counted from tensors; recipes repair as their papers do, and a word",
         "after a `+` says otherwise. `±` is the sample standard deviation over seeds 0, 1 and",
         "2. Search seconds are those of the pass that the recipe alone would need (`python -m",
-        "benchmarks field --seconds`) and of the method itself, extract seconds those of the",
-        "middle ratio, repair included; both with one thread while another measurement ran on",
-        "the second core, so they compare with each other and with nothing else. **Bold**: no",
-        "other recipe is better at that ratio with a search as short or shorter.",
+        "benchmarks field --seconds`: a quarter of the samples, times four) and of the method",
+        "itself, extract seconds those of the middle ratio, repair included; both with one",
+        "thread while another measurement ran on the second core, so they compare with each",
+        "other and with nothing else. **Bold**: no other recipe is better at that ratio with a",
+        "search as short or shorter.",
         "",
     ]
     for model in FIELD.values():
