@@ -237,7 +237,9 @@ def test_a_dense_model_that_is_not_finite_is_refused() -> None:
 
 def test_answers_that_are_no_distribution_have_no_js() -> None:
     with pytest.raises(RequestError, match="'image-text' is none; use distance=kl"):
-        rank(context("clip"))
+        rank(context("clip"), distance="js")
+    assert rank(context("clip")).extra["distance"] == "kl"
+    assert rank(context("llama")).extra["distance"] == "js"
     one = torch.ones(3, 1)
     samples = Samples(inputs={"input_ids": torch.ones(3, 2, dtype=torch.int64)})
     with pytest.raises(RequestError, match="the model answers with one number a sample"):
@@ -286,7 +288,7 @@ def test_texts_are_shortened_with_all_that_belongs_to_them() -> None:
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({"distance": "l2"}, "unknown distance 'l2' .* use js or kl or angular"),
+        ({"distance": "l2"}, "unknown distance 'l2' .* use auto or js or kl or angular"),
         ({"units": "head"}, "unknown units 'head' .* use all or attention or ffn"),
         ({"samples": 0}, "samples is 0; it must be at least 1"),
         ({"tokens": 1}, "tokens is 1; give the longest text, at least 2, or 0"),

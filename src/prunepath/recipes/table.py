@@ -144,7 +144,7 @@ for _recipe in (
     Recipe(
         name="finercut",
         method="finercut",
-        config={"distance": "js", "samples": 10, "tokens": 256},
+        config={"samples": 10, "tokens": 256},
         summary="sub-layers one after the other, by the answer of the model without them",
         paper="FinerCut, arXiv 2405.18218",
         layout="per-layer",

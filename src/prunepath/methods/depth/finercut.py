@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
 
 from prunepath.data.samples import Samples
 from prunepath.errors import RequestError
@@ -45,10 +46,10 @@ class FinerCutConfig(MethodConfig):
     """
 
     distance: str = field(
-        default="js",
+        default="auto",
         metadata={
-            "help": "js (Jensen-Shannon), kl (the task's own distance, KL of distributions) or "
-            "angular (between the answers)"
+            "help": "js (Jensen-Shannon), kl (the task's own distance, KL of distributions), "
+            "angular (between the answers); auto: js of distributions, else kl"
         },
     )
     samples: int = field(
@@ -72,7 +73,7 @@ class FinerCutConfig(MethodConfig):
     )
 
     def __post_init__(self) -> None:
-        for name, allowed in (("distance", DISTANCES), ("units", _UNITS)):
+        for name, allowed in (("distance", ("auto", *DISTANCES)), ("units", _UNITS)):
             if getattr(self, name) not in allowed:
                 raise RequestError(
                     f"unknown {name} '{getattr(self, name)}' of the method 'finercut'; use "
@@ -121,14 +122,13 @@ class FinerCut(Method):
 
     def rank(self, context: SearchContext) -> Ranking:
         config = self.config
-        require_distance(context.task, config.distance)
         few = context.samples.rows(0, min(config.samples, len(context.samples)))
+        distance = config.distance if config.distance != "auto" else _usual(context, few)
+        require_distance(context.task, distance)
         groups = self.scored_groups(context.structure)
         store = RunState(context, "finercut", config.to_dict())
         with frozen(context.model):
-            greedy = Greedy(
-                context, shortened(trimmed(few), config.tokens), groups, config.distance
-            )
+            greedy = Greedy(context, shortened(trimmed(few), config.tokens), groups, distance)
             found = greedy.run(config.steps, store)
         return Ranking(
             damage=_damages(groups, found),
@@ -136,9 +136,18 @@ class FinerCut(Method):
             extra={
                 "removals": list(found.order),
                 "distances": list(found.distances),
-                "distance": config.distance,
+                "distance": distance,
             },
         )
+
+
+def _usual(context: SearchContext, samples: Samples) -> str:
+    """Jensen-Shannon where the answer is a distribution, else the task's own distance."""
+    if not context.task.distribution:
+        return "kl"
+    one = samples.rows(0, 1).to(next(context.model.parameters()).device)
+    with torch.no_grad(), frozen(context.model):
+        return "js" if context.task.output(context.model, one).shape[-1] > 1 else "kl"
 
 
 def shortened(samples: Samples, tokens: int) -> Samples:
