@@ -40,10 +40,10 @@ EXPLAINED = {
         "published comparison is of models fifty times as large, cut by whole heads."
     ),
     ("vit-small-imagenette", "obs", "flap"): (
-        "Errors of outputs grow with depth, and `obs` compares them as they are: at 0.5 it takes 85 "
-        "to 97 % of the first seven FFNs and 3 to 16 % of the last three, where the loss asks for "
-        "the opposite (`spp`: 34 to 55 % and 85 to 98 %). FLAP's z-scores spread the cut, 43 to "
-        "70 % of every FFN."
+        "Errors of outputs grow with depth, and `obs` compares them as they are: at 0.5 it "
+        "takes 85 to 97 % of the first seven FFNs and 3 to 16 % of the last three, where the "
+        "loss asks for the opposite (`spp`: 34 to 55 % and 85 to 98 %). FLAP's z-scores "
+        "spread the cut, 43 to 70 % of every FFN."
     ),
     ("minilm-l6-sst2", "flap", "wanda-sp"): (
         "As in the language model: at 0.4 FLAP's z-scores leave the first two FFNs whole and take "
