@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -196,4 +196,4 @@ def test_wrong_settings_say_what_to_do(settings: dict[str, Any], message: str) -
 def test_settings_survive_a_round_trip_and_all_have_help() -> None:
     config = SppConfig(dynamics="coupled", coupling=0.5)
     assert SppConfig.from_dict(config.to_dict()) == config
-    assert all(item.metadata["help"] for item in SppConfig.__dataclass_fields__.values())
+    assert all(item.metadata["help"] for item in fields(SppConfig))
