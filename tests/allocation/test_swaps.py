@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from prunepath.allocation.quadratic import Block, QuadraticModel, shrinkage
-from prunepath.allocation.swaps import SwapOptions, find_swaps, swap_units
+from prunepath.allocation.rearrange import Rearrangement
+from prunepath.allocation.swaps import SwapOptions, after_swaps, find_swaps
 from prunepath.errors import RequestError
 from prunepath.structure.cost import cost_of
 from prunepath.structure.selection import Selection, everything
@@ -22,6 +23,15 @@ RANKS = {
     for index, group in enumerate(STRUCTURE.groups)
 }
 EVERY = SwapOptions(candidates=10_000)
+
+
+def swap_units(chosen: Selection, model: QuadraticModel, *how: Any) -> Rearrangement:
+    """All swaps there are made, and the energy on both sides of them."""
+    swaps = find_swaps(STRUCTURE, chosen, model, *how)
+    made = after_swaps(chosen, swaps)
+    return Rearrangement(
+        selection=made, swaps=len(swaps), before=model.energy(chosen), after=model.energy(made)
+    )
 
 
 def random_rows(names: list[str], seed: int = 0, count: int = 12) -> dict[str, np.ndarray]:
@@ -111,7 +121,7 @@ def test_each_swap_is_the_best_of_all_and_none_is_left(kind: str, shrink: float 
         assert swap.change == pytest.approx(changes(own, now).min(), rel=1e-6)
         now = swapped(now, swap.group, swap.closed, swap.opened)
         assert dense_energy(own, now) - before == pytest.approx(swap.change, rel=1e-6)
-    done = swap_units(STRUCTURE, chosen, model, RANKS, EVERY)
+    done = swap_units(chosen, model, RANKS, EVERY)
     assert done.swaps == len(swaps) > 0
     assert done.before == pytest.approx(dense_energy(own, chosen))
     assert done.after == pytest.approx(dense_energy(own, done.selection))
@@ -131,7 +141,7 @@ def test_units_that_do_nothing_together_reach_the_best_of_all_sets(seed: int) ->
     rows = np.diag(np.random.default_rng(seed).random(group.num_units) + 0.1)
     own = Block(rows={group.name: rows}, shrink=0.0)
     chosen = everything(STRUCTURE).without([(group, np.array([0, group.lane_width]))])
-    done = swap_units(STRUCTURE, chosen, QuadraticModel([own]), RANKS, EVERY)
+    done = swap_units(chosen, QuadraticModel([own]), RANKS, EVERY)
     options = []
     for pair in combinations(range(group.num_units), 2):
         if len({unit // group.lane_width for unit in pair}) == 2:
@@ -146,7 +156,7 @@ def test_a_small_problem_ends_no_worse_than_it_began_and_near_the_optimum(seed: 
     group = STRUCTURE.groups_by_name["layers.0.query_head"]
     own = block([group.name], seed)
     chosen = everything(STRUCTURE).without([(group, np.array([0, group.lane_width]))])
-    done = swap_units(STRUCTURE, chosen, QuadraticModel([own]), RANKS, EVERY)
+    done = swap_units(chosen, QuadraticModel([own]), RANKS, EVERY)
     energies = sorted(
         dense_energy(own, everything(STRUCTURE).without([(group, np.array(pair))]))
         for pair in combinations(range(group.num_units), 2)
@@ -167,10 +177,10 @@ def test_what_other_layers_lost_counts() -> None:
     chosen = everything(STRUCTURE).without([(first, np.array([0])), (second, np.array([4]))])
     joint = QuadraticModel([Block(rows=rows, shrink=0.0)])
     apart = QuadraticModel([Block(rows={k: v}, shrink=0.0) for k, v in rows.items()])
-    done = swap_units(STRUCTURE, chosen, joint, RANKS, EVERY)
+    done = swap_units(chosen, joint, RANKS, EVERY)
     assert np.flatnonzero(~done.selection.of(second)).tolist() == [5]
     assert done.after == pytest.approx(0, abs=1e-9)
-    assert swap_units(STRUCTURE, chosen, apart, RANKS, EVERY).swaps == 0
+    assert swap_units(chosen, apart, RANKS, EVERY).swaps == 0
 
 
 def test_only_candidates_move_and_no_more_than_asked() -> None:
@@ -178,16 +188,16 @@ def test_only_candidates_move_and_no_more_than_asked() -> None:
     chosen = select(STRUCTURE, "ffn_channel", "ratio 0.3")
     model = QuadraticModel([block(names)])
     few = SwapOptions(candidates=2)
-    done = swap_units(STRUCTURE, chosen, model, RANKS, few)
+    done = swap_units(chosen, model, RANKS, few)
     for name in names:
         keep = chosen.keep[name]
         order = np.argsort(RANKS[name])
         near = {*order[keep[order]][-2:].tolist(), *order[~keep[order]][:2].tolist()}
         assert set(np.flatnonzero(keep != done.selection.keep[name]).tolist()) <= near
     assert len(find_swaps(STRUCTURE, chosen, model, RANKS, SwapOptions(max_swaps=3))) == 3
-    every = swap_units(STRUCTURE, chosen, model, RANKS, EVERY)
+    every = swap_units(chosen, model, RANKS, EVERY)
     assert every.after < done.after
-    again = swap_units(STRUCTURE, chosen, model, RANKS, EVERY)
+    again = swap_units(chosen, model, RANKS, EVERY)
     assert all(np.array_equal(again.selection.keep[n], every.selection.keep[n]) for n in names)
     with pytest.raises(RequestError, match="candidates is 0; it must be at least 1"):
         SwapOptions(candidates=0)
@@ -197,7 +207,7 @@ def test_only_candidates_move_and_no_more_than_asked() -> None:
 def test_where_there_is_no_choice_nothing_moves(name: str) -> None:
     chosen = select(STRUCTURE, "ffn_channel", name)
     names = [group.name for group in STRUCTURE.of_kind("ffn_channel")]
-    done = swap_units(STRUCTURE, chosen, QuadraticModel([block(names)]), RANKS)
+    done = swap_units(chosen, QuadraticModel([block(names)]), RANKS)
     assert done.swaps == 0
     assert done.before == done.after
 

@@ -21,12 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunepath.allocation.quadratic import Block, QuadraticModel
-from prunepath.allocation.rearrange import Rearrangement
 from prunepath.errors import RequestError
 from prunepath.structure.selection import Selection
 from prunepath.structure.units import Structure
 
-__all__ = ["Swap", "SwapOptions", "after_swaps", "find_swaps", "swap_units"]
+__all__ = ["Swap", "SwapOptions", "after_swaps", "find_swaps"]
 
 _SMALLEST = 1e-9  # of the damage of all removed units by themselves: less is rounding
 
@@ -62,40 +61,6 @@ class Swap:
     change: float
 
 
-def swap_units(
-    structure: Structure,
-    selection: Selection,
-    model: QuadraticModel,
-    ranks: Mapping[str, NDArray[np.int64]],
-    options: SwapOptions | None = None,
-) -> Rearrangement:
-    """The selection after all swaps that lower the energy, best first.
-
-    Args:
-        structure: the dense model's structure.
-        selection: units kept.
-        model: groups that are absent from it stay as they are.
-        ranks: group -> place of each unit in the path, 0 matters most.
-        options: how far to go.
-
-    Returns:
-        The new selection, with the model's energy before and after: never above.
-
-    Example:
-        >>> done = swap_units(structure, chosen, model, path.rank)  # doctest: +SKIP
-        >>> done.after <= done.before  # doctest: +SKIP
-        True
-    """
-    swaps = find_swaps(structure, selection, model, ranks, options)
-    made = after_swaps(selection, swaps)
-    return Rearrangement(
-        selection=made,
-        swaps=len(swaps),
-        before=model.energy(selection),
-        after=model.energy(made),
-    )
-
-
 def after_swaps(selection: Selection, swaps: Sequence[Swap]) -> Selection:
     """A selection after some swaps, in their order."""
     keep = {name: mask.copy() for name, mask in selection.keep.items()}
@@ -112,7 +77,23 @@ def find_swaps(
     ranks: Mapping[str, NDArray[np.int64]],
     options: SwapOptions | None = None,
 ) -> list[Swap]:
-    """The swaps themselves, in the order they were made; those of one block come together."""
+    """Swaps that lower the energy, best first; those of one block come together.
+
+    Args:
+        structure: the dense model's structure.
+        selection: units kept.
+        model: groups that are absent from it stay as they are.
+        ranks: group -> place of each unit in the path, 0 matters most.
+        options: how far to go.
+
+    Returns:
+        In the order they were made; `after_swaps` makes any first part of them.
+
+    Example:
+        >>> swaps = find_swaps(structure, chosen, model, path.rank)  # doctest: +SKIP
+        >>> model.energy(after_swaps(chosen, swaps)) <= model.energy(chosen)  # doctest: +SKIP
+        True
+    """
     options = options or SwapOptions()
     found: list[Swap] = []
     for block in model.blocks:
