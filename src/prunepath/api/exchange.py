@@ -2,19 +2,76 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from prunepath.errors import PathFileError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from prunepath.allocation.allocate import Allocation
     from prunepath.api.supplies import Supplies
+    from prunepath.data.samples import Samples
     from prunepath.path import SolutionPath
     from prunepath.progress import Progress
+    from prunepath.structure.units import UnitGroup
     from prunepath.tasks.task import Task
 
-__all__ = ["Rearranger"]
+__all__ = ["Rearranger", "read_rows", "samples_beside"]
+
+
+def samples_beside(supplies: Supplies) -> Samples:
+    """The samples that gates are read on.
+
+    Raises:
+        PathFileError: the search kept none.
+    """
+    if supplies.refit is None:
+        raise PathFileError(
+            "this search kept no samples to read gate gradients on (refit_windows=0); search "
+            "with some, or extract without --rearrange"
+        )
+    return supplies.refit
+
+
+def read_rows(
+    dense: Any,
+    path: SolutionPath,
+    task: Task,
+    samples: Samples,
+    groups: Sequence[UnitGroup],
+    *,
+    gates: Mapping[str, Tensor] | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Gate gradients of groups by name, (rows, units) each; the path's seed is that of the draws.
+
+    Args:
+        dense: the dense model.
+        path: the path that is cut.
+        task: what the model is used for.
+        samples: what it is run on.
+        groups: whose gates are read; none reads nothing.
+        gates: group -> gates that the model runs with; None: all open.
+        progress: who listens.
+    """
+    from prunepath.statistics.gate_rows import gate_rows
+
+    if not groups:
+        return {}
+    rows = gate_rows(
+        dense,
+        path.structure,
+        task,
+        samples,
+        groups,
+        seed=path.provenance.seed,
+        gates=gates,
+        progress=progress,
+    )
+    return {name: value.numpy() for name, value in rows.items()}
 
 
 class Rearranger:
@@ -61,13 +118,7 @@ class Rearranger:
 
     def _read(self, allocation: Allocation, supplies: Supplies) -> None:
         """Gate gradients of all groups that lost some units but not all, where not read yet."""
-        from prunepath.statistics.gate_rows import gate_rows
-
-        if supplies.refit is None:
-            raise PathFileError(
-                "this search kept no samples to read gate gradients on (refit_windows=0); search "
-                "with some, or extract without --rearrange"
-            )
+        samples = samples_beside(supplies)
         missing = [
             group
             for group in self._path.structure.groups
@@ -75,14 +126,6 @@ class Rearranger:
             and allocation.selection.of(group).any()
             and not allocation.selection.of(group).all()
         ]
-        if missing:
-            rows = gate_rows(
-                self._dense,
-                self._path.structure,
-                self._task,
-                supplies.refit,
-                missing,
-                seed=self._path.provenance.seed,
-                progress=self._progress,
-            )
-            self._rows.update({name: value.numpy() for name, value in rows.items()})
+        self._rows |= read_rows(
+            self._dense, self._path, self._task, samples, missing, progress=self._progress
+        )

@@ -15,13 +15,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from prunepath.errors import PathFileError
+from prunepath.api.exchange import read_rows, samples_beside
 
 if TYPE_CHECKING:
     from prunepath.allocation.allocate import Allocation
     from prunepath.allocation.quadratic import QuadraticModel
     from prunepath.allocation.swaps import SwapOptions
     from prunepath.api.supplies import Supplies
+    from prunepath.data.samples import Samples
     from prunepath.path import SolutionPath
     from prunepath.progress import Progress
     from prunepath.statistics.gated_model import GatedModel
@@ -78,20 +79,16 @@ class Swapper:
         from prunepath.progress import note
         from prunepath.structure.cost import cost_of
 
-        if supplies.refit is None:
-            raise PathFileError(
-                "this search kept no samples to read gate gradients on (refit_windows=0); search "
-                "with some, or extract without --rearrange"
-            )
+        samples = samples_beside(supplies)
         structure, selection = self._path.structure, allocation.selection
-        start = now = self._distance(selection, supplies)
+        start = now = self._distance(selection, samples)
         count, energies = 0, (0.0, 0.0)
         for turn in range(self._rounds):
-            model = self._model(selection, supplies, dense=turn == 0)
+            model = self._model(selection, samples, dense=turn == 0)
             swaps = find_swaps(structure, selection, model, self._path.rank, self._options)
             found = len(swaps)
             while swaps:
-                after = self._distance(after_swaps(selection, swaps), supplies)
+                after = self._distance(after_swaps(selection, swaps), samples)
                 if after < now:
                     break
                 swaps = swaps[: len(swaps) // 2]
@@ -117,16 +114,14 @@ class Swapper:
         }
         return replace(allocation, selection=selection), report
 
-    def _distance(self, selection: Selection, supplies: Supplies) -> float:
+    def _distance(self, selection: Selection, samples: Samples) -> float:
         from prunepath.statistics.gated_model import GatedModel
 
-        assert supplies.refit is not None
         if self._gated is None:
-            samples = supplies.refit
             self._gated = GatedModel(self._dense, self._path.structure, self._task, samples)
         return self._gated.distance(selection)
 
-    def _model(self, selection: Selection, supplies: Supplies, *, dense: bool) -> QuadraticModel:
+    def _model(self, selection: Selection, samples: Samples, *, dense: bool) -> QuadraticModel:
         """What the loss looks like around the dense model, or around the selection."""
         from prunepath.allocation.quadratic import Block, QuadraticModel
         from prunepath.statistics.gate_slopes import gate_slopes
@@ -138,7 +133,7 @@ class Swapper:
         closed: dict[str, Any] = {}
         if dense:
             missing = [group for group in groups if group.name not in self._rows]
-            self._rows.update(self._read(missing, supplies, None))
+            self._rows.update(self._read(missing, samples, None))
             rows = {group.name: self._rows[group.name] for group in groups}
         else:
             # The odds of a router have no finite slope where they are 0: its units stay.
@@ -146,13 +141,12 @@ class Swapper:
             if not groups:
                 return QuadraticModel([])
             gates = gates_of(selection, structure)
-            rows = self._read(groups, supplies, gates)
-            assert supplies.refit is not None
+            rows = self._read(groups, samples, gates)
             _, found = gate_slopes(
                 self._dense,
                 structure,
                 self._task,
-                supplies.refit,
+                samples,
                 groups,
                 gates,
                 progress=self._progress,
@@ -169,24 +163,17 @@ class Swapper:
         return QuadraticModel(blocks)
 
     def _read(
-        self, groups: list[UnitGroup], supplies: Supplies, gates: Mapping[str, Any] | None
+        self, groups: list[UnitGroup], samples: Samples, gates: Mapping[str, Any] | None
     ) -> dict[str, Any]:
-        from prunepath.statistics.gate_rows import gate_rows
-
-        if not groups:
-            return {}
-        assert supplies.refit is not None
-        rows = gate_rows(
+        return read_rows(
             self._dense,
-            self._path.structure,
+            self._path,
             self._task,
-            supplies.refit,
+            samples,
             groups,
-            seed=self._path.provenance.seed,
             gates=gates,
             progress=self._progress,
         )
-        return {name: value.numpy() for name, value in rows.items()}
 
     def _together(self, groups: list[UnitGroup], rows: Mapping[str, Any]) -> list[list[str]]:
         """Groups whose rows are of the same samples; behind a router each is on its own."""
