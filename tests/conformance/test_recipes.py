@@ -3,7 +3,6 @@ hold, orders nest, the cut model is the gated one, seeds repeat, interrupted sea
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from prunepath.structure.gates import gated, gates_of
 from prunepath.structure.selection import Selection
 from prunepath.surgery.cut import cut
 from tests.api.fixtures import SEARCH, save_tiny
+from tests.listening import Interrupting
 from tests.tasks.test_every_task import SEARCH as SAMPLES
 from tests.tasks.test_every_task import image_classifier, text_classifier
 
@@ -115,26 +115,10 @@ def test_the_same_seed_gives_the_same_sizes(recipe: str, model: str, ground: Gro
 @every_case
 def test_an_interrupted_search_goes_on(recipe: str, model: str, ground: Ground) -> None:
     whole = ground.searched(recipe, model)
-    listener = Listening()
+    listener = Interrupting()
     ground.search(recipe, model, "counted", progress=listener)
-    stop = Listening(stop=max(1, round(0.6 * listener.count)))
+    assert all(listener.notes)
+    stop = Interrupting(max(1, round(0.6 * listener.count)) - 1)
     with pytest.raises(KeyboardInterrupt):
         ground.search(recipe, model, "interrupted", progress=stop)
     assert ground.search(recipe, model, "interrupted").fingerprint == whole.fingerprint
-
-
-class Listening:
-    """Counts what is tracked, whatever it is, and presses Ctrl-C at one of these items."""
-
-    def __init__(self, stop: int = 0) -> None:
-        self.stop, self.count = stop, 0
-
-    def track(self, items: Iterable[Any], label: str, total: int | None = None) -> Iterator[Any]:
-        for item in items:
-            self.count += 1
-            if self.count == self.stop:
-                raise KeyboardInterrupt
-            yield item
-
-    def note(self, message: str) -> None:
-        assert message

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,28 +22,12 @@ from prunepath.structure.gates import frozen, gated
 from prunepath.tasks import TASKS
 from tests.conformance.families import random_tokens, tiny
 from tests.depth.problems import context, made, path_of, scored
+from tests.listening import Interrupting
 from tests.optin.scenes import MODELS
 from tests.search.problems import context_of
 
 FAR = 1e-6
 LAYERS = 6
-
-
-class Listener:
-    """Presses Ctrl-C before the n-th removal, and hears every note."""
-
-    def __init__(self, at: int | None = None) -> None:
-        self.at = at
-        self.notes: list[str] = []
-
-    def track(self, items: Iterable[Any], label: str, total: int | None = None) -> Iterator[Any]:
-        for count, item in enumerate(items):
-            if label == "removing sub-layers" and count == self.at:
-                raise KeyboardInterrupt
-            yield item
-
-    def note(self, message: str) -> None:
-        self.notes.append(message)
 
 
 def distances(found: SearchContext) -> tuple[str, ...]:
@@ -85,7 +68,7 @@ def by_hand(found: SearchContext, gates: list[str], distance: str) -> float:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_replayed_answers_are_those_of_whole_passes_and_of_the_definition(name: str) -> None:
-    listener = Listener()
+    listener = Interrupting()
     found = replace(context(name), progress=listener)
     groups = made("finercut").scored_groups(found.structure)
     for distance in distances(found):
@@ -199,14 +182,14 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(
     whole = rank(deep)
     kept = replace(deep, state_folder=tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        rank(replace(kept, progress=Listener(at)))
-    listener = Listener()
+        rank(replace(kept, progress=Interrupting(at, "removing sub-layers")))
+    listener = Interrupting()
     again = rank(replace(kept, progress=listener))
     assert listener.notes == []
     assert again.extra == whole.extra  # bit for bit
     for name, value in whole.damage.items():
         np.testing.assert_array_equal(again.damage[name], value)
-    other = Listener()
+    other = Interrupting()
     rank(replace(kept, progress=other), distance="kl", steps=1)
     assert "belongs to a search with other settings" in other.notes[0]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -27,6 +26,7 @@ from prunepath.structure.selection import Selection
 from prunepath.surgery.cut import cut
 from tests.conformance.families import dense, random_tokens, tiny
 from tests.conformance.paths import PROVENANCE
+from tests.listening import Interrupting
 from tests.search.problems import context_of
 
 GRADIENTS = Wanted(gradients=True, moments=True, output_gradients=False, influence=True)
@@ -203,22 +203,6 @@ def test_allocation_makes_nested_sizes_of_it() -> None:
     assert sizes[1].issubset(sizes[0], here.structure)
 
 
-class Interrupting:
-    """A listener that presses Ctrl-C at the n-th step."""
-
-    def __init__(self, at: int) -> None:
-        self.at = at
-
-    def track(self, items: Iterable[Any], label: str, total: int | None = None) -> Iterator[Any]:
-        for count, item in enumerate(items):
-            if label == "pruning" and count == self.at:
-                raise KeyboardInterrupt
-            yield item
-
-    def note(self, message: str) -> None:
-        raise AssertionError(message)
-
-
 @pytest.mark.parametrize("base", ["taylor:reduction=sum", "residual:repair=bias,rounds=1"])
 def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(base: str, tmp_path: Path) -> None:
     here = context()
@@ -228,8 +212,10 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(base: str, tmp_
     here = replace(here, structure=scored_part(here.structure, scorer))
     whole = scorer.rank(here)
     kept = replace(here, state_folder=tmp_path)
+    listener = Interrupting(3, "pruning")
     with pytest.raises(KeyboardInterrupt):
-        scorer.rank(replace(kept, progress=Interrupting(at=3)))
+        scorer.rank(replace(kept, progress=listener))
+    assert listener.notes == []
     assert [file.name for file in tmp_path.iterdir()] == ["adapt.safetensors"]
     again = scorer.rank(kept)
     assert again.extra == whole.extra

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,27 +17,11 @@ from prunepath.methods.gate_loss import GateLoss
 from prunepath.methods.method import Ranking, SearchContext, total_order
 from prunepath.methods.spp import Spp, SppConfig
 from prunepath.structure.gates import frozen
+from tests.listening import Interrupting
 from tests.search.problems import context_of
 
 COUPLED = {"dynamics": "coupled", "max_steps": 25, "save_every": 4, "batch_windows": 2}
 AUTHORS = {"dynamics": "authors", "max_steps": 25, "save_every": 4, "learning_rate": 0.2}
-
-
-class Interrupting:
-    """A listener that presses Ctrl-C at the n-th step of the path and hears every note."""
-
-    def __init__(self, at: int | None = None) -> None:
-        self.at = at
-        self.notes: list[str] = []
-
-    def track(self, items: Iterable[Any], label: str, total: int | None = None) -> Iterator[Any]:
-        for count, item in enumerate(items):
-            if label == "following the path" and count == self.at:
-                raise KeyboardInterrupt
-            yield item
-
-    def note(self, message: str) -> None:
-        self.notes.append(message)
 
 
 @pytest.fixture
@@ -72,7 +56,7 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(
     whole = rank(context, **settings)
     kept = replace(context, state_folder=tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        rank(replace(kept, progress=Interrupting(at=10)), **settings)
+        rank(replace(kept, progress=Interrupting(10, "following the path")), **settings)
     (file,) = tmp_path.iterdir()
     assert file.suffix == ".safetensors"
     listener = Interrupting()
