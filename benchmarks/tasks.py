@@ -137,7 +137,7 @@ class _Reference:
 
     def __init__(self, real: RealModel) -> None:
         from prunepath.checkpoint.source import open_model
-        from prunepath.evaluation.mode import evaluating
+        from prunepath.statistics.dense_answers import DenseAnswers
         from prunepath.tasks.task import DataRequest
 
         self.real = real
@@ -145,13 +145,8 @@ class _Reference:
         self.task = self.opened.task
         request = DataRequest(count=None, labels=True)
         self.samples = self.task.samples(self.opened, real.data(real.evaluation), request)
-        batches = list(self.samples.batches(self.task.counts.batch))
-        step = max(1, len(self.samples) // DISTANCE_SAMPLES)
-        self.batches = batches[::step]  # all over the data, which may be sorted
-        with evaluating(self.opened.model):
-            self.answers = [
-                self.task.output(self.opened.model, batch.inputs) for batch in self.batches
-            ]
+        self.answers = DenseAnswers(self.opened.model, self.task, self.samples)
+        self.answers.thin_(DISTANCE_SAMPLES, num_bytes=10**9)
 
     def dense_value(self, rows: Rows) -> float:
         """The dense model's metric, measured once and kept as a row."""
@@ -164,19 +159,11 @@ class _Reference:
 
     def quality(self, model: Any) -> dict[str, Any]:
         """Metric of a cut model, and the mean distance of its answers to the dense ones."""
-        from prunepath.evaluation.mode import evaluating
-
         found = self.task.evaluate(model, self.samples)
-        total = 0.0
-        with evaluating(model):
-            for batch, answer in zip(self.batches, self.answers, strict=True):
-                own = self.task.output(model, batch.inputs)
-                total += len(batch) * float(self.task.distance(own, answer, batch))
-        number = sum(len(batch) for batch in self.batches)
         return {
             "metric": found.name,
             "value": found.value,
             "samples": found.samples,
-            "distance": total / number,
-            "distance_samples": number,
+            "distance": self.answers.distance(model, self.answers.first()),
+            "distance_samples": self.answers.samples,
         }

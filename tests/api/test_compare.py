@@ -110,6 +110,27 @@ def test_a_row_is_what_extract_and_evaluate_give(
         assert row.kv_bytes_per_token == size / 5
 
 
+def test_the_distance_is_the_divergence_from_the_dense_answers(
+    compared: tuple[Path, list[ComparisonRow]], model_folder: Path
+) -> None:
+    from prunepath.api.evaluate import evaluation_samples
+    from prunepath.checkpoint.source import open_model
+
+    folder, rows = compared
+    dense = open_model(model_folder, dtype="float32")
+    chosen: dict[str, Any] = {"text_field": "", "label_field": "", "split": None}
+    samples = evaluation_samples(dense, None, windows=2, window=32, **chosen)
+    made = prunepath.extract(folder / "paths" / "spp", ratio=0.3, sequence_length=32)
+    with torch.no_grad():
+        ids = samples.inputs["input_ids"]
+        wanted, own = (m(input_ids=ids).logits.double() for m in (dense.model, made.model))
+    truth = (wanted.softmax(-1) * (wanted.log_softmax(-1) - own.log_softmax(-1))).sum(-1).mean()
+    found = {(row.recipe, row.asked_ratio): row.distance for row in rows}
+    assert found["dense", 0.0] == pytest.approx(0, abs=1e-7)
+    assert found["spp", 0.3] == pytest.approx(float(truth), rel=1e-4)
+    assert "how far answers are from the dense model's" in (folder / "compare.md").read_text()
+
+
 def test_one_pass_serves_all_and_a_second_call_measures_nothing(
     tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -290,6 +311,7 @@ def test_an_image_classifier(tmp_path: Path) -> None:
     rows = prunepath.compare(model, output=tmp_path / "t", evaluation_data=images[16:32], **wish)
     assert {row.metric for row in rows} == {"accuracy"}
     assert rows[1].params < rows[0].params
+    assert "| accuracy | distance |" in (tmp_path / "t" / "compare.md").read_text().splitlines()[0]
     with pytest.raises(DataError, match="overlap: 4 of 16 evaluation samples .* the first is"):
         prunepath.compare(model, output=tmp_path / "u", evaluation_data=images[12:28], **wish)
     assert not (tmp_path / "u").exists()

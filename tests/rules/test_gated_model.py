@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from prunepath.errors import NumericsError, RequestError
-from prunepath.statistics import gated_model as module
+from prunepath.statistics import dense_answers as module
 from prunepath.statistics.gated_model import GatedModel
 from prunepath.structure.selection import Selection, everything
 from prunepath.surgery.cut import cut
@@ -88,5 +88,5 @@ def test_what_does_not_fit_or_is_not_finite_is_refused(monkeypatch: pytest.Monke
         trial.distance(Selection({"nowhere": np.ones(3, dtype=np.bool_)}))
     broken = torch.full((), math.nan)
     monkeypatch.setattr(type(tiny.task), "distance", lambda *_: broken)
-    with pytest.raises(NumericsError, match="a gated model hold NaN or infinity; check the model"):
+    with pytest.raises(NumericsError, match="gated or cut model hold NaN or infinity; check the"):
         trial.distance(everything(tiny.structure))

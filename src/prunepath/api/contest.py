@@ -24,9 +24,15 @@ if TYPE_CHECKING:
     from prunepath.progress import Progress
     from prunepath.recipes import Recipe
     from prunepath.report.comparison import ComparisonRow
+    from prunepath.statistics.dense_answers import DenseAnswers
     from prunepath.structure.cost import Cost
 
 __all__ = ["Contest", "read_choices"]
+
+_ANSWERS = 256
+"""Evaluation samples on which answers are compared: enough for two digits of a mean."""
+_ANSWER_BYTES = 256 * 10**6
+"""What their dense answers may take: of a large vocabulary two windows."""
 
 
 def read_choices(files: Sequence[str | Path], limit: int | None) -> dict[Path, list[Question]]:
@@ -82,6 +88,7 @@ class Contest:
         self._file = folder / f"compare-{self._request[:10]}.jsonl"
         self._rows: dict[tuple[str, int, float], ComparisonRow] = {}
         self._done = {row.request: row for row in read_rows_of(self._file, ComparisonRow)}
+        self._answers: DenseAnswers | None = None
 
     def question_samples(self) -> Samples | None:
         """The questions as samples, to be looked up in calibration data; None where none are."""
@@ -301,10 +308,21 @@ class Contest:
             quality=found.value,
             metric=found.name,
             higher_is_better=found.higher_is_better,
+            distance=self._distance(model),
             choices=answered,
             note="" if cost is not None else "MACs and cache cannot be counted",
             **facts,
         )
+
+    def _distance(self, model: Any) -> float:
+        """From the dense answers, label-free."""
+        from prunepath.statistics.dense_answers import DenseAnswers
+
+        if self._answers is None:
+            opened = self._dense.opened
+            self._answers = DenseAnswers(opened.model, opened.task, self._evaluation)
+            self._answers.thin_(_ANSWERS, _ANSWER_BYTES)
+        return self._answers.distance(model, self._answers.first())
 
     def _measured(self, request: str, make: Callable[[str], ComparisonRow]) -> ComparisonRow:
         """A row that is there, or a new one, which is kept at once."""

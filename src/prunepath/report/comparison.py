@@ -36,6 +36,8 @@ class ComparisonRow(SizeRow):
         seed: seed of its search.
         asked_ratio: the ratio that was asked for; `ratio` is what was reached.
         request: what it was measured with and from, as a digest.
+        distance: mean distance of its answers from the dense model's, without labels, on some of
+            the evaluation samples; None where it was not measured.
         statistics_seconds: wall seconds of the pass all methods of one objective share.
         ranking_seconds: wall seconds the method itself took.
         extraction_seconds: wall seconds of allocating, cutting and repairing.
@@ -47,6 +49,7 @@ class ComparisonRow(SizeRow):
     seed: int
     asked_ratio: float
     request: str
+    distance: float | None = None
     statistics_seconds: float | None = None
     ranking_seconds: float | None = None
     extraction_seconds: float | None = None
@@ -107,6 +110,7 @@ def _written(rows: Group) -> tuple[list[Heading], list[list[str]]]:
         (("MACs", False), lambda group: format_count(_mean(group, "macs"))),
         (("KV/token", False), _cache),
         ((metric or "quality", False), lambda group: _spread([row.quality for row in group])),
+        (("distance", False), lambda group: _spread([row.distance for row in group], _two_digits)),
         *(
             ((name, False), lambda group, n=name: _spread([row.choices.get(n) for row in group]))
             for name in questions
@@ -128,6 +132,9 @@ def comparison_legend(rows: Group) -> list[str]:
     seeds = len({row.seed for row in rows})
     lines = [
         f"{direction.capitalize()} {rows[0].metric} is better.",
+        "Distance: how far answers are from the dense model's on some of the evaluation samples,",
+        "in the unit of the task's objective (nats where answers are distributions). It tells",
+        "recipes apart that the metric does not.",
         "Parameters, MACs and cache are counted from the tensors of the cut models; the ratio is",
         "the fraction of the block parameters that was to be removed.",
         "Search seconds: the pass all methods of one objective share + the method's own.",
@@ -141,13 +148,17 @@ def _mean(group: Group, name: str) -> float:
     return statistics.fmean(getattr(row, name) for row in group)
 
 
-def _spread(values: Sequence[float | None]) -> str:
+def _spread(values: Sequence[float | None], write: Callable[[float], str] = format_number) -> str:
     known = [value for value in values if value is not None]
     if not known:
         return ""
     if len(known) == 1:
-        return format_number(known[0])
-    return f"{format_number(statistics.fmean(known))} +- {format_number(statistics.stdev(known))}"
+        return write(known[0])
+    return f"{write(statistics.fmean(known))} +- {write(statistics.stdev(known))}"
+
+
+def _two_digits(value: float) -> str:
+    return f"{value:.2g}"
 
 
 def _cache(group: Group) -> str:

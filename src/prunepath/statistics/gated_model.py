@@ -1,20 +1,18 @@
 """What a selection does to a model, told without cutting it: a candidate costs a forward pass.
 
 Gates at 0 equal physical removal, so the distance of the gated model's answers from the dense ones
-is that of the cut model before any repair. Dense answers are kept, as far as they fit.
+is that of the cut model before any repair.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from prunepath.errors import NumericsError
+from prunepath.statistics.dense_answers import DenseAnswers
 from prunepath.structure.gates import frozen, gated, gates_of
 from prunepath.structure.selection import Selection
 from prunepath.structure.units import Structure
@@ -24,10 +22,6 @@ if TYPE_CHECKING:
     from prunepath.tasks.task import Task
 
 __all__ = ["GatedModel"]
-
-_KEPT_BYTES = 2 * 10**9
-"""Dense answers beyond that are computed again each time: logits of a large vocabulary may not
-fit."""
 
 
 class GatedModel:
@@ -55,12 +49,13 @@ class GatedModel:
         *,
         batch: int | None = None,
     ) -> None:
-        self._model, self._structure, self._task = model, structure, task
-        self._batches = list(samples.batches(task.counts.batch if batch is None else batch))
-        self._dense: dict[int, Tensor] = {}
-        self._device = next(model.parameters()).device
-        self.passes = 0
+        self._model, self._structure = model, structure
+        self._answers = DenseAnswers(model, task, samples, batch=batch)
+
+    @property
+    def passes(self) -> int:
         """Forward passes so far."""
+        return self._answers.passes
 
     @contextmanager
     def showing(self, selection: Selection) -> Iterator[nn.Module]:
@@ -91,43 +86,6 @@ class GatedModel:
         Raises:
             NumericsError: an answer is not finite.
         """
-        numbers = self._first(samples)
-        dense = [self._answer(number) for number in numbers]
-        found, weights = [], []
-        with self.showing(selection), torch.no_grad():
-            for number, expected in zip(numbers, dense, strict=True):
-                batch = self._batches[number]
-                own = self._task.output(self._model, batch.to(self._device))
-                self.passes += 1
-                found.append(float(self._task.distance(own, expected, batch)))
-                per_token = self._task.loss_rows == "token"
-                weights.append(batch.num_tokens if per_token else len(batch))
-        if not all(map(math.isfinite, found)):
-            raise NumericsError(
-                "the answers of a gated model hold NaN or infinity; check the model's weights, or "
-                "load it in float32 or bfloat16 instead of float16"
-            )
-        if worst:
-            return max(found)
-        return sum(w * each for w, each in zip(weights, found, strict=True)) / sum(weights)
-
-    def _first(self, samples: int) -> range:
-        """Batches that hold at least so many samples."""
-        held = 0
-        for number, batch in enumerate(self._batches):
-            if samples and held >= samples:
-                return range(number)
-            held += len(batch)
-        return range(len(self._batches))
-
-    @torch.no_grad()
-    def _answer(self, number: int) -> Tensor:
-        if number in self._dense:
-            return self._dense[number]
-        with frozen(self._model):
-            answer = self._task.output(self._model, self._batches[number].to(self._device))
-        self.passes += 1
-        held = sum(each.numel() * each.element_size() for each in self._dense.values())
-        if held + answer.numel() * answer.element_size() <= _KEPT_BYTES:
-            self._dense[number] = answer
-        return answer
+        dense = self._answers.first(samples)
+        with self.showing(selection):
+            return self._answers.distance(self._model, dense, worst=worst)
