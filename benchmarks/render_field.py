@@ -66,7 +66,12 @@ OTHERS = {
 _SEARCH = (
     "Search seconds are those of the pass that the recipe alone would need (over a quarter",
     "of the samples, times four) and of the method itself, taken in the same way. **Bold**:",
-    "no other recipe is better at that ratio with a search as short or shorter.",
+    "on the front at that ratio, so no other recipe is better with a search as short or",
+    "shorter.",
+)
+_DISTANCE = (
+    "In brackets: the mean distance of the answers from the dense model's, in nats, on a part",
+    "of the evaluation samples. It tells rows apart whose metrics differ by chance.",
 )
 _NO_SEARCH = (
     "What a search with one recipe alone takes was not measured yet (`python -m benchmarks",
@@ -79,12 +84,15 @@ _NO_SEARCH = (
 class _Cell:
     mean: float
     spread: float | None
+    distance: float | None
     beyond: float | None  # the ratio that was reached, where coarse units overshoot
 
     def __str__(self) -> str:
         text = f"{self.mean:.2f}" if self.mean < 1000 else f"{self.mean:.1e}"
         text = text if self.spread is None else f"{text} ± {self.spread:.2f}"
-        return text if self.beyond is None else f"{text} (at {self.beyond:.3f})"
+        known = [] if self.distance is None else [f"{self.distance:.2g}"]
+        known += [] if self.beyond is None else [f"at {self.beyond:.3f}"]
+        return f"{text} ({', '.join(known)})" if known else text
 
 
 def write() -> None:
@@ -104,6 +112,7 @@ def write() -> None:
         "over three seeds. Extract seconds are those of the middle ratio, repair included, with",
         "one thread while another measurement ran on the second core: they compare with each",
         "other and with nothing else.",
+        *_DISTANCE,
         *(_SEARCH if passes else _NO_SEARCH),
         "",
     ]
@@ -126,6 +135,7 @@ def _model(title: str, rows: list[Row], passes: list[Row]) -> list[str]:
     cells = {(name, ratio): _cell(plain, name, ratio) for name in names for ratio in ratios}
     seconds = {name: _search_seconds(plain, passes, name) for name in names}
     fronts = {ratio: _front(cells, seconds, ratio, higher) for ratio in ratios}
+    nearest = {ratio: _front(cells, seconds, ratio, None) for ratio in ratios}
     middle = ratios[len(ratios) // 2]
     lines = [
         f"## {title}: {dense['metric']}",
@@ -156,8 +166,9 @@ def _model(title: str, rows: list[Row], passes: list[Row]) -> list[str]:
         lines.append(f"| *{name}* | {' | '.join(texts)} | | | | | |")
     if others:
         lines += ["", "Rows in italics were measured with other tools on the same windows."]
-    lines += ["", *_default(cells, fronts, seconds, ratios, higher)]
-    lines += _distances(title)
+    told = [_default(cells, fronts, seconds, ratios, higher)]
+    told.append(_default(cells, nearest, seconds, ratios, None))
+    lines += ["", *textwrap.wrap(" ".join(filter(None, told)), 95, break_on_hyphens=False)]
     lines += ["", *_evidence(title, cells, ratios, higher)]
     lines += ["", *_together(plain, seconds)]
     return [*lines, *_questions(rows), ""]
@@ -175,7 +186,13 @@ def _cell(rows: list[Row], name: str, ratio: float) -> _Cell | None:
         return None
     spread = statistics.stdev(values) if len(values) > 1 else None
     reached = own[0]["ratio"]
-    return _Cell(statistics.fmean(values), spread, reached if reached - ratio > 0.01 else None)
+    far = [r["distance"] for r in own if r.get("distance") is not None]
+    return _Cell(
+        statistics.fmean(values),
+        spread,
+        statistics.fmean(far) if far else None,
+        reached if reached - ratio > 0.01 else None,
+    )
 
 
 def _search_seconds(rows: list[Row], passes: list[Row], name: str) -> float | None:
@@ -184,18 +201,26 @@ def _search_seconds(rows: list[Row], passes: list[Row], name: str) -> float | No
     return own[0] + single[0] if own and single else None
 
 
+def _goodness(cell: _Cell | None, higher: bool | None) -> float | None:
+    """How good a cell is, more is better: by the metric, or, with `None`, by its distance."""
+    if cell is None or higher is None:
+        return None if cell is None or cell.distance is None else -cell.distance
+    return cell.mean if higher else -cell.mean
+
+
 def _front(
     cells: dict[tuple[str, float], _Cell | None],
     seconds: dict[str, float | None],
     ratio: float,
-    higher: bool,
+    higher: bool | None,
 ) -> list[str]:
     """Recipes that nothing as fast or faster beats."""
-    sign = 1 if higher else -1
     points = {
-        name: (sign * cell.mean, spent)
+        name: (good, spent)
         for (name, at), cell in cells.items()
-        if at == ratio and cell is not None and (spent := seconds[name]) is not None
+        if at == ratio
+        and (good := _goodness(cell, higher)) is not None
+        and (spent := seconds[name]) is not None
     }
     return [
         name
@@ -212,54 +237,28 @@ def _default(
     fronts: dict[float, list[str]],
     seconds: dict[str, float | None],
     ratios: list[float],
-    higher: bool,
-) -> list[str]:
+    higher: bool | None,
+) -> str:
     """Where the default stands."""
-    if not any(fronts.values()):
-        return []
-    lines = ["**The default, `spp`.**"]
+    on, off = [], []
     for ratio in ratios:
-        own = cells.get(("spp", ratio))
-        if own is None:
+        own = _goodness(cells.get(("spp", ratio)), higher)
+        if own is None or not fronts[ratio]:
             continue
         if "spp" in fronts[ratio]:
-            lines.append(f"At {ratio:g} it is on the front.")
+            on.append(f"{ratio:g}")
             continue
-        sign = 1 if higher else -1
         better = [
-            f"`{name}` ({cell} in {seconds[name]:.0f} s)"
+            f"`{name}` ({cells[name, ratio]} in {seconds[name]:.0f} s)"
             for name in fronts[ratio]
-            if (cell := cells[name, ratio]) is not None and sign * (cell.mean - own.mean) >= 0
+            if (good := _goodness(cells[name, ratio], higher)) is not None and good >= own
         ]
-        lines.append(
-            f"At {ratio:g} it is NOT: {', '.join(better)} is as good or better, and faster."
-        )
-    return lines
-
-
-def _distances(title: str) -> list[str]:
-    """What a metric over few samples does not tell apart: distances of the same cuts' answers."""
-    own = [row for row in Rows("tasks").rows if row["model"] == title and "distance" in row]
-    counts = [row["windows"] for row in own if row["method"] == "spp"]
-    own = [row for row in own if row["refit"] == "sequential" and row["windows"] == counts[-1]]
-    if not own:
-        return []
-    ratios = sorted({row["ratio"] for row in own})
-    lines = [
-        "",
-        f"One of the {own[0]['samples']} samples is {100 / own[0]['samples']:.2f} points, so rows "
-        "that are close are not told apart.",
-        "The mean distance of their answers from the dense model's does tell, with the same repair",
-        "for all ([benchmarks.md](benchmarks.md)):",
-        "",
-        f"| order | {' | '.join(f'{ratio:g}' for ratio in ratios)} |",
-        "|---|" + "---|" * len(ratios),
-    ]
-    for method in dict.fromkeys(row["method"] for row in own):
-        found = {row["ratio"]: row["distance"] for row in own if row["method"] == method}
-        cells = " | ".join(f"{found[r]:.2g}" if r in found else "" for r in ratios)
-        lines.append(f"| {method} | {cells} |")
-    return lines
+        off.append(f"at {ratio:g} it is NOT: {', '.join(better)} is as good or better, and faster")
+    if not on and not off:
+        return ""
+    measure = "By the distance" if higher is None else "By the metric"
+    parts = [f"on the front at {', '.join(on)}"] if on else []
+    return f"{measure} the default, `spp`, is {'; '.join([*parts, *off])}."
 
 
 def _evidence(
