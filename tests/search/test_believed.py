@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from prunepath.methods.believed import believed_block
+from prunepath.methods.believed import believed_block, believed_diagonal
 from prunepath.methods.elimination import eliminate
 
 
@@ -51,3 +51,52 @@ def test_units_removed_by_chance_cost_more_on_other_samples() -> None:
             order = torch.argsort(eliminate(believed_block(*_sums(seen), errors), 1))
             held[errors] += float(other[:, order[:48]].sum(1).square().mean())
     assert held[2.0] < 0.8 * held[0.0]
+
+
+def _moments(gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]:
+    sizes = gradients.abs()
+    return sizes.square().mean(0), sizes.mean(0), sizes.pow(4).mean(0), len(gradients)
+
+
+def _heavy(terms: int, units: int, scale: torch.Tensor, seed: int) -> torch.Tensor:
+    """Gradients of one shape with heavy tails: a few terms are loud for every unit alike."""
+    loud = _drawn(terms, 1, seed + 100).mul(1.5).exp()
+    return _drawn(terms, units, seed) * loud * scale
+
+
+def test_a_unit_is_moved_by_its_own_error_and_the_spread_of_its_group() -> None:
+    squares, sizes, fourths, terms = _moments(_heavy(60, 5, torch.ones(5), 0))
+    own = squares.log() - 2 * sizes.log()
+    error = (fourths / squares.square() - 1) / terms
+    spread = max(0.0, float(own.var() - error.mean()))
+    expected = squares.log() - error / (error + spread) * (own - own.mean())
+    torch.testing.assert_close(believed_diagonal(squares, sizes, fourths, terms).log(), expected)
+
+
+def test_few_heavy_terms_are_not_believed() -> None:
+    scale = torch.linspace(0.2, 2, 64, dtype=torch.float64)
+    raw, believed = [], []
+    for seed in range(5):
+        found = _moments(_heavy(80, 64, scale, seed))
+        for values, errors in ((found[0], raw), (believed_diagonal(*found), believed)):
+            away = values.log() - 2 * scale.log()  # but for a factor all have in common
+            errors.append(float((away - away.mean()).square().mean()))
+    assert sum(believed) < 0.5 * sum(raw)
+
+
+def test_true_differences_of_shape_stay_where_terms_are_many() -> None:
+    gradients = _drawn(20000, 8)
+    gradients[:, 4:] *= (torch.rand(20000, 4, dtype=torch.float64) < 0.1) * 10**0.5
+    squares, sizes, fourths, terms = _moments(gradients)  # of one size, half of them seldom
+    assert float((sizes[4:].mean() / sizes[:4].mean()).square()) < 0.2
+    found = believed_diagonal(squares, sizes, fourths, terms)
+    torch.testing.assert_close(found, squares, rtol=0.05, atol=0)
+
+
+def test_silent_units_and_small_groups_keep_what_was_measured() -> None:
+    gradients = _heavy(40, 6, torch.ones(6), 0)
+    gradients[:, 2] = 0
+    found = _moments(gradients)
+    assert float(believed_diagonal(*found)[2]) == 0
+    few = _moments(gradients[:, :2])
+    assert torch.equal(believed_diagonal(*few), few[0])

@@ -104,6 +104,27 @@ def test_units_without_a_consumer_use_their_block_or_at_least_its_diagonal(
     np.testing.assert_array_equal(first, diagonal.reshape(group.num_lanes, -1).argmin(axis=1))
 
 
+def test_measured_curvatures_are_pooled_where_there_are_sums_for_it(
+    context: SearchContext,
+) -> None:
+    (group, *_) = context.structure.of_kind("ffn_channel")
+    weight = weight_of(context, group.consumer)
+    as_measured = group_damage(group, context.statistics, weight, SppConfig(pooling=False))
+    without = group_damage(group, context.statistics, weight, SppConfig())
+    np.testing.assert_array_equal(without, as_measured)  # a term per token: no such sums
+    squares, terms = context.statistics.fisher[group.name].double(), context.statistics.tokens
+    random = torch.rand(len(squares), generator=torch.Generator().manual_seed(0)).double()
+    pooled = replace(
+        context.statistics,
+        gradient_sizes={group.name: (squares * terms).sqrt() * (0.3 + 0.4 * random)},
+        gradient_fourths={group.name: squares.square() / terms * 40},
+    )
+    found = group_damage(group, pooled, weight, SppConfig())
+    assert not np.allclose(found, as_measured, rtol=1e-3)
+    again = group_damage(group, pooled, weight, SppConfig(pooling=False))
+    np.testing.assert_array_equal(again, as_measured)
+
+
 @every_way
 def test_a_group_goes_on_from_units_already_out(
     context: SearchContext, settings: dict[str, Any]

@@ -47,6 +47,13 @@ class SppConfig(MethodConfig):
         default=0.5,
         metadata={"help": "refit: exponent of measured over factored curvature of a unit"},
     )
+    pooling: bool = field(
+        default=True,
+        metadata={
+            "help": "refit, losses with a term per sample: units of a group differ in measured "
+            "curvature as far as that is more than chance"
+        },
+    )
     doubt: float = field(
         default=2.0,
         metadata={

@@ -17,7 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from prunepath.methods.believed import believed_block
+from prunepath.methods.believed import believed_block, believed_diagonal
 from prunepath.methods.elimination import coupling_block, eliminate, eliminate_with_refit
 from prunepath.methods.flow import flow_order
 from prunepath.methods.method import FloatArray, SearchContext
@@ -86,7 +86,7 @@ def group_damage(
             damping=config.damping,
             removed=out,
             damage=before,
-            scale_U=_measured_over_factored(group, statistics, weight, config.correction),
+            scale_U=_measured_over_factored(group, statistics, weight, config),
         )
         return values.numpy()
     block = curvature_block(group, statistics, weight)
@@ -94,7 +94,7 @@ def group_damage(
         fourths = statistics.mean("fisher_fourths", group.name)
         block = believed_block(block, fourths, statistics.tokens, config.doubt)
     if weight is not None and refit:  # of a whole sub-layer nothing is left to be repaired
-        ratio = _trusted_ratio(group, statistics, block.diagonal().cpu(), config.correction)
+        ratio = _trusted_ratio(group, statistics, block.diagonal().cpu(), config)
         block = block if ratio is None else block * ratio.to(block.device)
     order = None
     if config.solver == "flow":
@@ -103,7 +103,7 @@ def group_damage(
 
 
 def _measured_over_factored(
-    group: UnitGroup, statistics: Statistics, weight: Tensor, exponent: float
+    group: UnitGroup, statistics: Statistics, weight: Tensor, config: SppConfig
 ) -> Tensor | None:
     """How far the factored curvature of each unit is from its measured one, (units,).
 
@@ -112,7 +112,7 @@ def _measured_over_factored(
     gradient. Its ratio to the factored diagonal corrects a unit's cost, to a power below one
     because the measured value is noisy itself.
     """
-    if not exponent:
+    if not config.correction:
         return None
     if group.num_units == group.gate.layout.size:  # one column each: no need of the whole block
         moment = statistics.mean("moments", group.consumer).diagonal()
@@ -121,18 +121,24 @@ def _measured_over_factored(
         factored = (moment * (columns * (gradients @ columns)).sum(0)).cpu()
     else:
         factored = curvature_block(group, statistics, weight).diagonal().cpu()
-    return _trusted_ratio(group, statistics, factored, exponent)
+    return _trusted_ratio(group, statistics, factored, config)
 
 
 def _trusted_ratio(
-    group: UnitGroup, statistics: Statistics, factored: Tensor, exponent: float
+    group: UnitGroup, statistics: Statistics, factored: Tensor, config: SppConfig
 ) -> Tensor | None:
     """Measured over factored diagonal within bounds, to a power, (units,); None: a power of 0."""
-    if not exponent:
+    if not config.correction:
         return None
     measured = statistics.mean("fisher", group.name).cpu()
+    if config.pooling and group.name in statistics.gradient_sizes:
+        sizes, fourths = (
+            statistics.mean(table, group.name).cpu()
+            for table in ("gradient_sizes", "gradient_fourths")
+        )
+        measured = believed_diagonal(measured, sizes, fourths, statistics.tokens)
     ratio = measured / factored.clamp_min(torch.finfo(torch.float64).tiny)
-    return ratio.clamp(*_TRUSTED_RATIOS).pow(exponent)
+    return ratio.clamp(*_TRUSTED_RATIOS).pow(config.correction)
 
 
 _TRUSTED_RATIOS = (0.05, 20.0)

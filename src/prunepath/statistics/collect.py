@@ -123,6 +123,9 @@ class Recorder:
             units = self.by_sample(units)
         terms, sums = self.terms(units), self.sums
         sums.add_("fisher", group.name, terms.square().sum(0))
+        if self.per_sample:  # tokens are so many that their squares need no second opinion
+            sums.add_("gradient_sizes", group.name, terms.abs().sum(0))
+            sums.add_("gradient_fourths", group.name, terms.double().pow(4).sum(0))
         sums.add_("gradient", group.name, terms.sum(0))
         # The gradient of a gate that all tokens of a window share.
         whole = units.sum(1) if units.ndim > 2 else units

@@ -34,6 +34,9 @@ class Statistics:
         fisher_blocks: group -> sum over tokens of outer products of gate gradients,
             (units, units); only for groups without a consumer that are small enough.
         fisher_fourths: the same of squared gate gradients, float64.
+        gradient_sizes: group -> sum over samples of absolute gate gradients, (units,); only where
+            the loss has one term per sample.
+        gradient_fourths: the same of their fourth powers, float64.
         gradient: group -> sum over tokens of gate gradients, (units,).
         gradient_windows: group -> sum over windows of the absolute window gradient, (units,).
         inputs: consumer -> sum of its inputs, (in,).
@@ -55,6 +58,8 @@ class Statistics:
     fisher: dict[str, Tensor] = field(default_factory=dict)
     fisher_blocks: dict[str, Tensor] = field(default_factory=dict)
     fisher_fourths: dict[str, Tensor] = field(default_factory=dict)
+    gradient_sizes: dict[str, Tensor] = field(default_factory=dict)
+    gradient_fourths: dict[str, Tensor] = field(default_factory=dict)
     gradient: dict[str, Tensor] = field(default_factory=dict)
     gradient_windows: dict[str, Tensor] = field(default_factory=dict)
     inputs: dict[str, Tensor] = field(default_factory=dict)
@@ -204,6 +209,8 @@ _TABLES = (
     "fisher",
     "fisher_blocks",
     "fisher_fourths",
+    "gradient_sizes",
+    "gradient_fourths",
     "gradient",
     "gradient_windows",
     "inputs",
