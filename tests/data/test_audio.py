@@ -114,6 +114,9 @@ def test_draw_by_seed(tmp_path: Path) -> None:
         [len(item.sound) for item in read(tmp_path, count=3, seed=seed).items] for seed in (0, 0, 1)
     ]
     assert lengths[0] == lengths[1] != lengths[2]
+    in_order = [len(item.sound) for item in read(tmp_path, count=None).items]
+    drawn = [len(item.sound) for item in read(tmp_path, count=5, extra=9).items]
+    assert sorted(drawn) == in_order != drawn
 
 
 def test_complaints(tmp_path: Path) -> None:

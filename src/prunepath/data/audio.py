@@ -90,7 +90,7 @@ def read_recordings(
         field: column of the paths; empty: the usual names.
         label_field: column of the transcripts; empty: the usual names.
         labels: whether every recording must have a transcript.
-        seed: of the draw among all recordings, where not all are taken.
+        seed: of the draw among all recordings, and of their order, unless all are asked for.
 
     Raises:
         DataError: there is nothing to read, too little, or a transcript is missing.
@@ -101,7 +101,7 @@ def read_recordings(
     else:
         found, description = list(_rows(data, field, label_field)), "recordings given as rows"
     wanted = len(found) if count is None else count + extra
-    if wanted < len(found):
+    if count is not None:  # the parts of a search are cut one after the other, and files are sorted
         found = random.Random(seed).sample(found, len(found))
     items: list[Recording] = []
     skipped: list[str] = []

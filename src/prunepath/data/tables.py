@@ -93,13 +93,13 @@ def read_table(
             an id of the `datasets` library: `name`, `name:config` or `name:config:split`, streamed;
             an iterable of mappings, tuples or strings: a list, a `datasets.Dataset`, a DataFrame.
         columns: the usual names of the columns.
-        count: rows that must be there; None takes all, in their order.
+        count: rows that must be there, drawn at random; None takes all, in their order.
         extra: further rows to take where there are more.
         field: the text column, or two of them separated by a comma; empty: by custom.
         label_field: the label column; empty: by custom.
         split: split of a dataset id (default `"train"`). Files and iterables have none.
         labels: whether every row must have a label.
-        seed: of the draw among all rows, where not all are taken.
+        seed: of the draw among all rows, and of their order.
 
     Returns:
         `count` rows, and up to `extra` more.
@@ -139,8 +139,9 @@ def read_table(
                 f"{count} rows were asked for, but {opened.description} has only {len(rows)}; give "
                 "more data, or ask for fewer"
             )
-        if wanted < len(rows):
-            rows = random.Random(seed).sample(rows, wanted)
+        # Drawn also where all are taken: the parts of a search are cut one after the other, and
+        # files are often sorted.
+        rows = random.Random(seed).sample(rows, min(wanted, len(rows)))
     return Table(tuple(rows), chosen, opened.description, opened.folder)
 
 
