@@ -95,9 +95,7 @@ def test_rows_are_drawn_from_all_over_the_table() -> None:
     assert drawn != [row.label for row in read(rows, count=10, extra=5, seed=1).rows]
     every = [row.label for row in read(rows, count=99, extra=5).rows]
     assert sorted(every) == list(range(100)), "fewer than were asked for: all of them"
-    assert min(every[50:]) < 25 < 75 < max(every[:50]), (
-        "and no part of them is one end of the table"
-    )
+    assert min(every[50:]) < 25 < 75 < max(every[:50]), "no part is one end of the table"
     assert [row.label for row in read(rows, count=None).rows] == list(range(100))
 
 
