@@ -42,7 +42,7 @@ EXPLAINED = {
     ("vit-small-imagenette", "obs", "flap"): (
         "Errors of outputs grow with depth, and `obs` compares them as they are: at 0.5 it "
         "takes 85 to 97 % of the first seven FFNs and 3 to 16 % of the last three, where the "
-        "loss asks for the opposite (`spp`: 34 to 55 % and 85 to 98 %). FLAP's z-scores "
+        "loss asks for the opposite (`spp`: 33 to 55 % and 88 to 98 %). FLAP's z-scores "
         "spread the cut, 43 to 70 % of every FFN."
     ),
     ("minilm-l6-sst2", "flap", "wanda-sp"): (
@@ -109,9 +109,9 @@ def write() -> None:
         "([compare.md](compare.md)). Nothing is trained. A ratio is the removed fraction of the",
         "block parameters, counted from tensors; recipes repair as their papers do, and a word",
         "after a `+` says otherwise. `±`, where it stands, is the sample standard deviation",
-        "over three seeds. Extract seconds are those of the middle ratio, repair included, with",
-        "one thread while another measurement ran on the second core: they compare with each",
-        "other and with nothing else.",
+        "over the seeds. Extract seconds are those of the middle ratio, repair included, with one",
+        "thread while other measurements ran beside: they compare with each other, roughly, and",
+        "with nothing else.",
         *_DISTANCE,
         *(_SEARCH if passes else _NO_SEARCH),
         "",
