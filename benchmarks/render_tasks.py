@@ -33,7 +33,8 @@ def tasks_section(rows: list[Row]) -> list[str]:
         "brackets: the mean distance of the cut model's answers from the dense model's, for",
         "classes the divergence in nats and for embeddings half the mean squared difference of",
         "similarities. Seconds are those of the search and of one extraction in memory, on the",
-        "machine the rows are from.",
+        "machine the rows are from, where other measurements ran beside them: up to a factor of",
+        "three is chance.",
         "",
         *tables,
     ]
