@@ -253,12 +253,15 @@ def _default(
             for name in fronts[ratio]
             if (good := _goodness(cells[name, ratio], higher)) is not None and good >= own
         ]
-        off.append(f"at {ratio:g} it is NOT: {', '.join(better)} is as good or better, and faster")
+        off.append(f"at {ratio:g} {', '.join(better)}")
     if not on and not off:
         return ""
     measure = "By the distance" if higher is None else "By the metric"
     parts = [f"on the front at {', '.join(on)}"] if on else []
-    return f"{measure} the default, `spp`, is {'; '.join([*parts, *off])}."
+    if off:
+        parts += ["NOT at others" if on else "NOT on the front"]
+    beaten = f"; as good or better and no slower is {'; '.join(off)}" if off else ""
+    return f"{measure} the default, `spp`, is {', and '.join(parts)}{beaten}."
 
 
 def _evidence(
@@ -296,7 +299,8 @@ def _together(rows: list[Row], seconds: dict[str, float | None]) -> list[str]:
     return [
         f"All {len(alone)} searches as one comparison took {total:.0f} s (passes "
         f"{sum(passes):.0f} s, methods {sum(ranked):.0f} s), the longest of them alone, "
-        f"`{slowest}`, {alone[slowest]:.0f} s: {total / alone[slowest]:.1f} times as long.",
+        f"`{slowest}`, {alone[slowest]:.0f} s: {total / alone[slowest]:.1f} times as long (more of",
+        "other measurements ran beside the comparison than beside the single passes).",
     ]
 
 
