@@ -67,7 +67,7 @@ _SEARCH = (
     "Search seconds are those of the pass that the recipe alone would need (over a quarter",
     "of the samples, times four) and of the method itself, taken in the same way. **Bold**:",
     "on the front at that ratio, so no other recipe is better with a search as short or",
-    "shorter.",
+    "shorter. Where search seconds or distances are missing, they were not measured.",
 )
 _DISTANCE = (
     "In brackets: the mean distance of the answers from the dense model's, in nats, on a part",
