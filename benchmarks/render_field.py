@@ -170,7 +170,6 @@ def _model(title: str, rows: list[Row], passes: list[Row]) -> list[str]:
     told.append(_default(cells, nearest, seconds, ratios, None))
     lines += ["", *textwrap.wrap(" ".join(filter(None, told)), 95, break_on_hyphens=False)]
     lines += ["", *_evidence(title, cells, ratios, higher)]
-    lines += ["", *_together(plain, seconds)]
     return [*lines, *_questions(rows), ""]
 
 
@@ -283,25 +282,6 @@ def _evidence(
             why = f"`{better}` and `{worse}`: {EXPLAINED[title, better, worse]}"
             lines += ["", *textwrap.wrap(why, 95, break_on_hyphens=False)]
     return lines and ["| published | here | holds at |", "|---|---|---|", *lines]
-
-
-def _together(rows: list[Row], seconds: dict[str, float | None]) -> list[str]:
-    """What all searches took as one comparison, beside the longest of them alone."""
-    alone = {name: spent for name, spent in seconds.items() if spent is not None}
-    if len(alone) < 2:
-        return []
-    first = {row["recipe"]: row for row in reversed(rows) if row["seed"] == 0}
-    passes = {first[name]["statistics_seconds"] for name in alone} - {None}
-    # Recipes that differ in cutting alone are ranked once, and all of them state it.
-    ranked = {first[name]["ranking_seconds"] for name in alone}
-    slowest = max(alone, key=lambda name: alone[name])
-    total = sum(passes) + sum(ranked)
-    return [
-        f"All {len(alone)} searches as one comparison took {total:.0f} s (passes "
-        f"{sum(passes):.0f} s, methods {sum(ranked):.0f} s), the longest of them alone, "
-        f"`{slowest}`, {alone[slowest]:.0f} s: {total / alone[slowest]:.1f} times as long (more of",
-        "other measurements ran beside the comparison than beside the single passes).",
-    ]
 
 
 def _questions(rows: list[Row]) -> list[str]:
