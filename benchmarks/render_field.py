@@ -15,6 +15,7 @@ __all__ = ["write"]
 
 PAGE = ROOT / "docs" / "field.md"
 Row = dict[str, Any]
+Goodness = dict[tuple[str, float], float]  # recipe and ratio -> more is better
 
 # What the literature reports at 15 to 30 %, better first; each pair is looked up in the rows.
 EXPECTED = (
@@ -73,11 +74,6 @@ _DISTANCE = (
     "In brackets: the mean distance of the answers from the dense model's, in nats, on a part",
     "of the evaluation samples. It tells rows apart whose metrics differ by chance.",
 )
-_NO_SEARCH = (
-    "What a search with one recipe alone takes was not measured yet (`python -m benchmarks",
-    "field` with its option for seconds), so nothing is said here about quality against",
-    "search time.",
-)
 
 
 @dataclass(frozen=True)
@@ -113,7 +109,7 @@ def write() -> None:
         "thread while other measurements ran beside: they compare with each other, roughly, and",
         "with nothing else.",
         *_DISTANCE,
-        *(_SEARCH if passes else _NO_SEARCH),
+        *_SEARCH,
         "",
     ]
     for model in FIELD.values():
@@ -134,8 +130,11 @@ def _model(title: str, rows: list[Row], passes: list[Row]) -> list[str]:
     ratios = sorted({row["asked_ratio"] for row in plain if row["recipe"] != "dense"})
     cells = {(name, ratio): _cell(plain, name, ratio) for name in names for ratio in ratios}
     seconds = {name: _search_seconds(plain, passes, name) for name in names}
-    fronts = {ratio: _front(cells, seconds, ratio, higher) for ratio in ratios}
-    nearest = {ratio: _front(cells, seconds, ratio, None) for ratio in ratios}
+    there = {place: cell for place, cell in cells.items() if cell is not None}
+    sign = 1 if higher else -1
+    goodness = {place: sign * cell.mean for place, cell in there.items()}
+    nearness = {place: -c.distance for place, c in there.items() if c.distance is not None}
+    fronts = {ratio: _front(goodness, seconds, ratio) for ratio in ratios}
     middle = ratios[len(ratios) // 2]
     lines = [
         f"## {title}: {dense['metric']}",
@@ -166,8 +165,10 @@ def _model(title: str, rows: list[Row], passes: list[Row]) -> list[str]:
         lines.append(f"| *{name}* | {' | '.join(texts)} | | | | | |")
     if others:
         lines += ["", "Rows in italics were measured with other tools on the same windows."]
-    told = [_default(cells, fronts, seconds, ratios, higher)]
-    told.append(_default(cells, nearest, seconds, ratios, None))
+    told = [
+        _default(measure, good, cells, seconds, ratios)
+        for measure, good in (("metric", goodness), ("distance", nearness))
+    ]
     lines += ["", *textwrap.wrap(" ".join(filter(None, told)), 95, break_on_hyphens=False)]
     lines += ["", *_evidence(title, cells, ratios, higher)]
     return [*lines, *_questions(rows), ""]
@@ -200,26 +201,12 @@ def _search_seconds(rows: list[Row], passes: list[Row], name: str) -> float | No
     return own[0] + single[0] if own and single else None
 
 
-def _goodness(cell: _Cell | None, higher: bool | None) -> float | None:
-    """How good a cell is, more is better: by the metric, or, with `None`, by its distance."""
-    if cell is None or higher is None:
-        return None if cell is None or cell.distance is None else -cell.distance
-    return cell.mean if higher else -cell.mean
-
-
-def _front(
-    cells: dict[tuple[str, float], _Cell | None],
-    seconds: dict[str, float | None],
-    ratio: float,
-    higher: bool | None,
-) -> list[str]:
+def _front(goodness: Goodness, seconds: dict[str, float | None], ratio: float) -> list[str]:
     """Recipes that nothing as fast or faster beats."""
     points = {
         name: (good, spent)
-        for (name, at), cell in cells.items()
-        if at == ratio
-        and (good := _goodness(cell, higher)) is not None
-        and (spent := seconds[name]) is not None
+        for (name, at), good in goodness.items()
+        if at == ratio and (spent := seconds[name]) is not None
     }
     return [
         name
@@ -232,35 +219,34 @@ def _front(
 
 
 def _default(
+    measure: str,
+    goodness: Goodness,
     cells: dict[tuple[str, float], _Cell | None],
-    fronts: dict[float, list[str]],
     seconds: dict[str, float | None],
     ratios: list[float],
-    higher: bool | None,
 ) -> str:
-    """Where the default stands."""
+    """Where the default stands by one measure."""
     on, off = [], []
     for ratio in ratios:
-        own = _goodness(cells.get(("spp", ratio)), higher)
-        if own is None or not fronts[ratio]:
+        own, front = goodness.get(("spp", ratio)), _front(goodness, seconds, ratio)
+        if own is None or not front:
             continue
-        if "spp" in fronts[ratio]:
+        if "spp" in front:
             on.append(f"{ratio:g}")
             continue
         better = [
             f"`{name}` ({cells[name, ratio]} in {seconds[name]:.0f} s)"
-            for name in fronts[ratio]
-            if (good := _goodness(cells[name, ratio], higher)) is not None and good >= own
+            for name in front
+            if goodness[name, ratio] >= own
         ]
         off.append(f"at {ratio:g} {', '.join(better)}")
     if not on and not off:
         return ""
-    measure = "By the distance" if higher is None else "By the metric"
     parts = [f"on the front at {', '.join(on)}"] if on else []
     if off:
         parts += ["NOT at others" if on else "NOT on the front"]
     beaten = f"; as good or better and no slower is {'; '.join(off)}" if off else ""
-    return f"{measure} the default, `spp`, is {', and '.join(parts)}{beaten}."
+    return f"By the {measure} the default, `spp`, is {', and '.join(parts)}{beaten}."
 
 
 def _evidence(

@@ -121,4 +121,5 @@ def test_an_interrupted_search_goes_on(recipe: str, model: str, ground: Ground) 
     stop = Interrupting(max(1, round(0.6 * listener.count)) - 1)
     with pytest.raises(KeyboardInterrupt):
         ground.search(recipe, model, "interrupted", progress=stop)
+    assert all(stop.notes)
     assert ground.search(recipe, model, "interrupted").fingerprint == whole.fingerprint

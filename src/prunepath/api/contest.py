@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +88,6 @@ class Contest:
         self._file = folder / f"compare-{self._request[:10]}.jsonl"
         self._rows: dict[tuple[str, int, float], ComparisonRow] = {}
         self._done = {row.request: row for row in read_rows_of(self._file, ComparisonRow)}
-        self._answers: DenseAnswers | None = None
 
     def question_samples(self) -> Samples | None:
         """The questions as samples, to be looked up in calibration data; None where none are."""
@@ -308,21 +307,20 @@ class Contest:
             quality=found.value,
             metric=found.name,
             higher_is_better=found.higher_is_better,
-            distance=self._distance(model),
+            distance=self._answers.distance(model, self._answers.first()),
             choices=answered,
             note="" if cost is not None else "MACs and cache cannot be counted",
             **facts,
         )
 
-    def _distance(self, model: Any) -> float:
-        """From the dense answers, label-free."""
+    @cached_property
+    def _answers(self) -> DenseAnswers:
+        """What distances are measured from; nothing runs where all rows are there."""
         from prunepath.statistics.dense_answers import DenseAnswers
 
-        if self._answers is None:
-            opened = self._dense.opened
-            self._answers = DenseAnswers(opened.model, opened.task, self._evaluation)
-            self._answers.thin_(_ANSWERS, _ANSWER_BYTES)
-        return self._answers.distance(model, self._answers.first())
+        answers = DenseAnswers(self._dense.opened.model, self._dense.opened.task, self._evaluation)
+        answers.thin_(_ANSWERS, _ANSWER_BYTES)
+        return answers
 
     def _measured(self, request: str, make: Callable[[str], ComparisonRow]) -> ComparisonRow:
         """A row that is there, or a new one, which is kept at once."""

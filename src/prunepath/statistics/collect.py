@@ -123,7 +123,9 @@ class Recorder:
             units = self.by_sample(units)
         terms, sums = self.terms(units), self.sums
         sums.add_("fisher", group.name, terms.square().sum(0))
-        if self.per_sample:  # tokens are so many that their squares need no second opinion
+        # Second opinions on the squares of units that a repair follows; tokens are too many to
+        # need one.
+        if self.per_sample and group.consumer:
             sums.add_("gradient_sizes", group.name, terms.abs().sum(0))
             sums.add_("gradient_fourths", group.name, terms.double().pow(4).sum(0))
         sums.add_("gradient", group.name, terms.sum(0))

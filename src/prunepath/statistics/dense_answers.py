@@ -97,10 +97,11 @@ class DenseAnswers:
         """
         found, weights = [], []
         per_token = self._task.loss_rows == "token"
-        for batch, expected in zip(self._batches, dense, strict=False):
-            own = self._run(model, batch)
-            found.append(float(self._task.distance(own, expected, batch)))
-            weights.append(batch.num_tokens if per_token else len(batch))
+        with torch.no_grad(), frozen(model):
+            for batch, expected in zip(self._batches, dense, strict=False):
+                own = self._run(model, batch)
+                found.append(float(self._task.distance(own, expected, batch)))
+                weights.append(batch.num_tokens if per_token else len(batch))
         if not all(map(math.isfinite, found)):
             raise NumericsError(
                 "the answers of a gated or cut model hold NaN or infinity; check the model's "
@@ -113,14 +114,13 @@ class DenseAnswers:
     def _answer(self, number: int) -> Tensor:
         if number in self._kept:
             return self._kept[number]
-        answer = self._run(self._model, self._batches[number])
+        with torch.no_grad(), frozen(self._model):
+            answer = self._run(self._model, self._batches[number])
         held = sum(each.numel() * each.element_size() for each in self._kept.values())
         if held + answer.numel() * answer.element_size() <= _KEPT_BYTES:
             self._kept[number] = answer
         return answer
 
-    @torch.no_grad()
     def _run(self, model: nn.Module, batch: Samples) -> Tensor:
         self.passes += 1
-        with frozen(model):
-            return self._task.output(model, batch.to(next(model.parameters()).device))
+        return self._task.output(model, batch.to(next(model.parameters()).device))

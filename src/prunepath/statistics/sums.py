@@ -34,8 +34,8 @@ class Statistics:
         fisher_blocks: group -> sum over tokens of outer products of gate gradients,
             (units, units); only for groups without a consumer that are small enough.
         fisher_fourths: the same of squared gate gradients, float64.
-        gradient_sizes: group -> sum over samples of absolute gate gradients, (units,); only where
-            the loss has one term per sample.
+        gradient_sizes: group -> sum over samples of absolute gate gradients, (units,); only of
+            groups with a consumer, where the loss has one term per sample.
         gradient_fourths: the same of their fourth powers, float64.
         gradient: group -> sum over tokens of gate gradients, (units,).
         gradient_windows: group -> sum over windows of the absolute window gradient, (units,).
